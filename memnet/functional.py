@@ -1,0 +1,133 @@
+"""The papers' equations as pure functions: read this file first.
+
+Axis words: ``batch, head, slot, key, val``. Weights over slots are ``(batch, head, slot)``, a memory is ``(batch, slot, val)``.
+NTM is Graves, Wayne and Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
+
+Everything here stays in at least float32: under autocast the arguments are widened and the products are not narrowed,
+because a similarity, a sharpened weighting and the memory itself do not survive half precision.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+NORM_EPS = 1e-6
+"""Added to squared norms. At a memory that starts as 1e-6 everywhere, an empty slot then looks similar to nothing."""
+
+SHARPEN_EPS = 1e-8
+"""Added to weights before their logarithm: a slot without weight has a finite logarithm and a finite gradient."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs ``function`` outside autocast, its half-precision tensors widened to float32."""
+
+    def widen(x: object) -> object:
+        return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return function(*map(widen, args), **{name: widen(x) for name, x in kwargs.items()})  # type: ignore[arg-type]
+
+    return wrapped
+
+
+@in_full_precision
+def cosine_similarity(
+    queries: Float[Tensor, "batch head key"], keys: Float[Tensor, "batch slot key"], eps: float = NORM_EPS
+) -> Float[Tensor, "batch head slot"]:
+    """K[k, M(i)] = k . M(i) / (|k| |M(i)|), each head's query against each slot (NTM eq. 6).
+
+    ``eps`` stands inside the roots, so that zero vectors have similarity 0 and a finite gradient.
+    """
+    query_norms = (queries.square().sum(-1, keepdim=True) + eps).sqrt()
+    key_norms = (keys.square().sum(-1) + eps).sqrt()
+    products = einsum(queries, keys, "batch head key, batch slot key -> batch head slot")
+    return products / (query_norms * rearrange(key_norms, "batch slot -> batch 1 slot"))
+
+
+@in_full_precision
+def masked_softmax(
+    scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None = None
+) -> Float[Tensor, "batch head slot"]:
+    """Softmax over the slots where ``mask`` is true; 0 elsewhere, and all 0 (not NaN) where no slot is left."""
+    if mask is None:
+        return scores.softmax(-1)
+    mask = rearrange(mask, "batch slot -> batch 1 slot")
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
+
+
+@in_full_precision
+def interpolate(
+    content_weights: Float[Tensor, "batch head slot"],
+    prev_weights: Float[Tensor, "batch head slot"],
+    gate: Float[Tensor, "batch head 1"],
+) -> Float[Tensor, "batch head slot"]:
+    """w_g = g w_c + (1 - g) w_prev, with the interpolation gate g in (0, 1) (NTM eq. 7)."""
+    return gate * content_weights + (1 - gate) * prev_weights
+
+
+@in_full_precision
+def circular_shift(
+    weights: Float[Tensor, "batch head slot"], shift_weights: Float[Tensor, "batch head shift"]
+) -> Float[Tensor, "batch head slot"]:
+    """Circular convolution w~(i) = sum_j w(j) s(i - j) (NTM eq. 8).
+
+    Args:
+        weights: w_g, the weighting to move.
+        shift_weights: s, a distribution over an odd number of shifts; the middle one stays in place,
+            the ones after it move towards higher slots.
+    """
+    num_shifts = shift_weights.shape[-1]
+    moved = [weights.roll(shift - num_shifts // 2, dims=-1) for shift in range(num_shifts)]
+    return einsum(torch.stack(moved, -1), shift_weights, "batch head slot shift, batch head shift -> batch head slot")
+
+
+@in_full_precision
+def sharpen(
+    weights: Float[Tensor, "batch head slot"],
+    sharpening: Float[Tensor, "batch head 1"],
+    mask: Bool[Tensor, "batch slot"] | None = None,
+    eps: float = SHARPEN_EPS,
+) -> Float[Tensor, "batch head slot"]:
+    """w(i) = w~(i)^gamma / sum_j w~(j)^gamma with gamma >= 1 (NTM eq. 9), computed as a softmax of gamma log w~.
+
+    The quotient of powers becomes 0/0 as soon as every power underflows; in log space it cannot.
+    """
+    return masked_softmax(sharpening * (weights + eps).log(), mask)
+
+
+@in_full_precision
+def read(
+    values: Float[Tensor, "batch slot val"], weights: Float[Tensor, "batch head slot"]
+) -> Float[Tensor, "batch head val"]:
+    """r = sum_i w(i) M(i) (NTM eq. 2)."""
+    return einsum(weights, values, "batch head slot, batch slot val -> batch head val")
+
+
+@in_full_precision
+def erase_and_add(
+    memory: Float[Tensor, "batch slot val"],
+    weights: Float[Tensor, "batch head slot"],
+    erase: Float[Tensor, "batch head val"],
+    add: Float[Tensor, "batch head val"],
+) -> Float[Tensor, "batch slot val"]:
+    """M(i) prod_h [1 - w_h(i) e_h] + sum_h w_h(i) a_h, with e_h in (0, 1) (NTM eq. 3 and 4).
+
+    All heads erase before any head adds, so that the order of the heads does not matter.
+    """
+    kept = 1 - einsum(weights, erase, "batch head slot, batch head val -> batch head slot val")
+    # A product over a single head would cost a copy of the memory and, backward, a division.
+    kept = kept.squeeze(1) if kept.shape[1] == 1 else kept.prod(1)
+    return memory * kept + einsum(weights, add, "batch head slot, batch head val -> batch slot val")

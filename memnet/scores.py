@@ -1,0 +1,178 @@
+"""Scores: how well what a head asks for matches each slot. The first half of content addressing."""
+
+import abc
+import math
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memnet.checks import check_positive, check_size
+from memnet.functional import NORM_EPS, cosine_similarity, in_full_precision
+
+
+class Score(nn.Module, abc.ABC):
+    """Compares each head's emission with each slot's key.
+
+    A key here is what the memory holds: whoever fills a memory projects its keys once (keys = W h), so that no step
+    projects the whole memory again.
+    """
+
+    @property
+    @abc.abstractmethod
+    def emit_size(self) -> int:
+        """How many numbers the controller emits for one head."""
+
+    @abc.abstractmethod
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        """Any real score, higher for a better match."""
+
+
+class DotScore(Score):
+    """q . k (Luong, Pham and Manning 2015, eq. 8, "dot").
+
+    Args:
+        key_size: width of queries and keys.
+
+    Raises:
+        ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
+    """
+
+    def __init__(self, key_size: int):
+        super().__init__()
+        self.key_size = check_positive("key_size", key_size)
+
+    @property
+    def emit_size(self) -> int:
+        return self.key_size
+
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        return _dot(emission, keys)
+
+
+class ScaledDotScore(Score):
+    """q . k / sqrt(key_size) (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        key_size: width of queries and keys.
+
+    Raises:
+        ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
+    """
+
+    def __init__(self, key_size: int):
+        super().__init__()
+        self.key_size = check_positive("key_size", key_size)
+
+    @property
+    def emit_size(self) -> int:
+        return self.key_size
+
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        return _dot(emission / math.sqrt(self.key_size), keys)
+
+
+class GeneralScore(Score):
+    """q^T W k (Luong, Pham and Manning 2015, eq. 8, "general"); W acts on the query, which is one vector, not on every slot.
+
+    Args:
+        query_size: width of what a head emits.
+        key_size: width of the keys.
+
+    Raises:
+        ValueError: a size is not positive; in forward, if the keys have another width.
+    """
+
+    def __init__(self, query_size: int, key_size: int):
+        super().__init__()
+        self.query_size = check_positive("query_size", query_size)
+        self.key_size = check_positive("key_size", key_size)
+        self.projection = nn.Linear(query_size, key_size, bias=False)
+
+    @property
+    def emit_size(self) -> int:
+        return self.query_size
+
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        return _dot(self.projection(emission), keys)
+
+
+class AdditiveScore(Score):
+    """v . tanh(W q + k) with keys k = U h projected by whoever fills the memory (Bahdanau, Cho and Bengio 2015, A.1.2).
+
+    Args:
+        query_size: width of what a head emits.
+        key_size: width of the projected keys, the paper's alignment units.
+
+    Raises:
+        ValueError: a size is not positive; in forward, if the keys have another width.
+    """
+
+    def __init__(self, query_size: int, key_size: int):
+        super().__init__()
+        self.query_size = check_positive("query_size", query_size)
+        self.key_size = check_positive("key_size", key_size)
+        self.projection = nn.Linear(query_size, key_size)
+        self.direction = nn.Parameter(torch.empty(key_size).uniform_(-(key_size**-0.5), key_size**-0.5))
+
+    @property
+    def emit_size(self) -> int:
+        return self.query_size
+
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        queries = rearrange(self.projection(emission), "batch head key -> batch head 1 key")
+        matches = torch.tanh(queries + rearrange(keys, "batch slot key -> batch 1 slot key"))
+        return einsum(matches, self.direction, "batch head slot key, key -> batch head slot")
+
+
+class CosineScore(Score):
+    """beta K[k, M(i)]: cosine similarity times a strength (NTM eq. 5 and 6).
+
+    A head emits its key k, bounded by tanh, and one number for its key strength beta = softplus(.) > 0
+    (both as in Collier and Beel 2018).
+
+    Args:
+        key_size: width of a memory slot.
+
+    Raises:
+        ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
+    """
+
+    def __init__(self, key_size: int):
+        super().__init__()
+        self.key_size = check_positive("key_size", key_size)
+        self.eps = NORM_EPS
+
+    @property
+    def emit_size(self) -> int:
+        return self.key_size + 1
+
+    def forward(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        query, key_strength = emission.split([self.key_size, 1], dim=-1)
+        return F.softplus(key_strength) * cosine_similarity(query.tanh(), keys, self.eps)
+
+
+@in_full_precision
+def _dot(
+    queries: Float[Tensor, "batch head key"], keys: Float[Tensor, "batch slot key"]
+) -> Float[Tensor, "batch head slot"]:
+    return einsum(queries, keys, "batch head key, batch slot key -> batch head slot")
