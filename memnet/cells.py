@@ -117,8 +117,8 @@ class MemoryState(NamedTuple):
 class MemoryCell(Cell):
     """A controller that uses a memory.
 
-    At each step the controller sees the input and what was read last, the access turns its output into what is read now,
-    and a linear map of both is the output: y_t = W [h_t, r_t] + b (logits).
+    At each step the controller sees the input and what was read last, the access turns its output into what is read
+    now, and a linear map of both is the output: y_t = W [h_t, r_t] + b (logits).
 
     Args:
         controller: a cell for inputs of width ``input_size + num_read_heads * slot_size``.

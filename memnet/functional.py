@@ -1,7 +1,7 @@
 """The papers' equations as pure functions: read this file first.
 
-Axis words: ``batch, head, slot, key, val``. Weights over slots are ``(batch, head, slot)``, a memory is ``(batch, slot, val)``.
-NTM is Graves, Wayne and Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
+Axis words: ``batch, head, slot, key, val``. Weights over slots are ``(batch, head, slot)``, a memory is
+``(batch, slot, val)``. NTM is Graves, Wayne and Danihelka, "Neural Turing Machines" (2014), https://arxiv.org/abs/1410.5401.
 
 Everything here stays in at least float32: under autocast the arguments are widened and the products are not narrowed,
 because a similarity, a sharpened weighting and the memory itself do not survive half precision.

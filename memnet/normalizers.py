@@ -12,7 +12,7 @@ from memnet.functional import in_full_precision, masked_softmax
 
 
 class Normalizer(nn.Module, abc.ABC):
-    """Turns scores into weights that are at least 0 and sum to 1 over the slots ``mask`` leaves (to 0 if it leaves none)."""
+    """Turns scores into weights: at least 0, summing to 1 over the slots that ``mask`` leaves (to 0 if it leaves none)."""
 
     @abc.abstractmethod
     def forward(
@@ -88,7 +88,7 @@ class TopK(Normalizer):
 
 
 class Hard(Normalizer):
-    """All weight on the slot with the highest score; backward as if it had been a softmax (straight-through, Bengio 2013)."""
+    """All weight on the slot with the highest score; backward as if by softmax (straight-through, Bengio et al. 2013)."""
 
     def forward(
         self, scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None = None

@@ -8,13 +8,13 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 
 class GravesRMSprop(Optimizer):
-    """RMSProp with momentum in the form of Graves, "Generating Sequences With Recurrent Neural Networks" (2013), eq. 38-41.
+    """RMSProp with momentum (Graves 2013, "Generating Sequences With Recurrent Neural Networks", eq. 38-41).
 
     n <- a n + (1 - a) g^2;  m <- a m + (1 - a) g;  d <- b d - lr g / sqrt(n - m^2 + eps);  w <- w + d.
 
     It differs from ``torch.optim.RMSprop(centered=True)`` in ``eps``, which stands inside the root and is large. Where
-    gradients fall below sqrt(eps) the steps shrink with them, so a solved task stays solved; with a small eps outside the
-    root every step has the size of the learning rate, however little there is left to learn.
+    gradients fall below sqrt(eps) the steps shrink with them, so a solved task stays solved; with a small eps outside
+    the root every step has the size of the learning rate, however little there is left to learn.
 
     Args:
         params: what to optimise.

@@ -83,7 +83,7 @@ class ScaledDotScore(Score):
 
 
 class GeneralScore(Score):
-    """q^T W k (Luong, Pham and Manning 2015, eq. 8, "general"); W acts on the query, which is one vector, not on every slot.
+    """q^T W k (Luong, Pham and Manning 2015, eq. 8, "general"). W acts on the query, one vector, not on every slot.
 
     Args:
         query_size: width of what a head emits.

@@ -1,7 +1,7 @@
 """What a memory and its heads start from at the beginning of each sequence.
 
-The choice decides whether a Neural Turing Machine learns at all: Collier and Beel, "Implementing Neural Turing Machines"
-(2018), https://arxiv.org/abs/1807.08518, compare the memory's starts.
+The choice decides whether a Neural Turing Machine learns at all: Collier and Beel, "Implementing Neural Turing
+Machines" (2018), https://arxiv.org/abs/1807.08518, compare the memory's starts.
 """
 
 import abc

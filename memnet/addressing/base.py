@@ -13,12 +13,12 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
     """Turns what the heads ask for into a weighting over memory slots.
 
     A new scheme implements ``emit_size`` and ``forward``, and ``init_state`` if it remembers anything. Whatever it
-    remembers between steps is a NamedTuple of tensors (or None) with the batch first, passed in and returned, never kept
-    on the module: that is what lets a sequence be cut into chunks, checkpointed, vmapped or handed to a kernel.
+    remembers between steps is a NamedTuple of tensors (or None) with the batch first, passed in and returned, never
+    kept on the module: that is what lets a sequence be cut into chunks, checkpointed, vmapped or handed to a kernel.
 
     One step of a memory calls, in this order: ``before_step`` of the write and the read addressing; ``forward`` of the
-    write addressing; the write; ``after_write`` of both; ``forward`` of the read addressing over the written memory; the
-    read; ``after_read`` of both.
+    write addressing; the write; ``after_write`` of both; ``forward`` of the read addressing over the written memory;
+    the read; ``after_read`` of both.
 
     ``memnet.testing.check_addressing`` checks a scheme against everything said here.
     """

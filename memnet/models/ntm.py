@@ -34,8 +34,8 @@ class NTM(nn.Module):
         num_read_heads: how many heads read.
         num_write_heads: how many heads write.
         num_shifts: how far the default addressing shifts, odd; 3 means -1, 0 and 1.
-        controller: makes the controller from the width of its input, e.g. ``LSTMController`` (the default, 100 units) or
-            ``functools.partial(FeedForwardController, hidden_size=512)``.
+        controller: makes the controller from the width of its input, e.g. ``LSTMController`` (the default, 100 units)
+            or ``functools.partial(FeedForwardController, hidden_size=512)``.
         read_addressing: how read heads find slots; by default content, gate, shift and sharpening with learned start.
         write_addressing: how write heads find slots; by default the same, with parameters of its own.
         memory_start: the memory at the beginning of a sequence; constant 1e-6 by default.
