@@ -119,7 +119,8 @@ class ReadWriteAccess(Access):
         memory_start: the memory before the first step; constant 1e-6 by default.
 
     Raises:
-        ValueError: a size is not positive, or an addressing does not fit this memory (its own sentence says how).
+        ValueError: a size is not positive, or an addressing or the start does not fit this memory (its own sentence
+            says how).
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class ReadWriteAccess(Access):
         self.interface = nn.Linear(check_positive("control_size", control_size), sum(self._emission_sizes()))
         _check_fits("write_addressing", write_addressing, num_slots, slot_size, num_write_heads)
         _check_fits("read_addressing", read_addressing, num_slots, slot_size, num_read_heads)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            self.memory_start(1, num_slots, slot_size, like=self.interface.weight)  # refuses a memory of another size
 
     def _emission_sizes(self) -> list[int]:
         return [

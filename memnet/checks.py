@@ -1,6 +1,7 @@
 """Checks of what users pass in: one sentence with the argument, its value and what would be right."""
 
-from jaxtyping import Int64
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -34,6 +35,22 @@ def check_size(name: str, value: int, other_name: str, other: int) -> None:
     """
     if value != other:
         raise ValueError(f"{name} is {value}, but {other_name} is {other}: they must be equal.")
+
+
+def check_inputs(inputs: Float[Tensor, "batch time inp"], input_size: int) -> None:
+    """Sequences that a model can run over. Numbers are looked at on the CPU only, where looking costs nothing.
+
+    Raises:
+        ValueError: they are not three-dimensional, empty, of another width or not finite.
+    """
+    if inputs.dim() != 3 or 0 in inputs.shape:
+        raise ValueError(f"inputs has shape {tuple(inputs.shape)}, but must be (batch, time, inp), none of them 0.")
+    check_size("the inputs' width", inputs.shape[-1], "input_size", input_size)
+    if inputs.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(inputs).all():
+        first = tuple((~torch.isfinite(inputs)).nonzero()[0].tolist())
+        raise ValueError(
+            f"inputs holds {inputs[first].item()} at (batch, time, inp) = {first}, but every number must be finite."
+        )
 
 
 def check_lengths(lengths: Int64[Tensor, " batch"], batch_size: int, time: int) -> None:

@@ -12,7 +12,7 @@ from memnet.functional import in_full_precision, masked_softmax
 
 
 class Normalizer(nn.Module, abc.ABC):
-    """Turns scores into weights: at least 0, summing to 1 over the slots that ``mask`` leaves (to 0 if it leaves none)."""
+    """Turns scores into weights: at least 0, sum 1 over the slots that ``mask`` leaves (sum 0 if it leaves none)."""
 
     @abc.abstractmethod
     def forward(
@@ -78,6 +78,7 @@ class TopK(Normalizer):
         super().__init__()
         self.k = check_positive("k", k)
 
+    @in_full_precision
     def forward(
         self, scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None = None
     ) -> Float[Tensor, "batch head slot"]:
@@ -88,7 +89,7 @@ class TopK(Normalizer):
 
 
 class Hard(Normalizer):
-    """All weight on the slot with the highest score; backward as if by softmax (straight-through, Bengio et al. 2013)."""
+    """All weight on the slot with the highest score; backward as by softmax (straight-through, Bengio et al. 2013)."""
 
     def forward(
         self, scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None = None
@@ -111,20 +112,20 @@ def _fill_masked(
 
 
 @in_full_precision
-def _over_unmasked(  # type: ignore[no-untyped-def]
+def _over_unmasked(
     normalize, scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None
 ) -> Float[Tensor, "batch head slot"]:
     if mask is None:
         return normalize(scores, dim=-1)
+    # Both supports end at a finite distance below the best score (1 for sparsemax, 2 for 1.5-entmax), so a masked slot
+    # need not lie far below it; the lowest float would make the projection's sums lose everything else. The best score
+    # is taken away first, because far from 0 rounding would lose a distance of 10.
+    best = _fill_masked(scores, mask).amax(-1, keepdim=True).detach()
     mask = rearrange(mask, "batch slot -> batch 1 slot")
-    # These supports end at a finite distance below the best score (1 for sparsemax, 2 for 1.5-entmax), so a masked slot
-    # needs to lie no lower than that; the lowest float would make the projection's sums lose everything else.
-    lowest_open = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True).clamp(max=torch.finfo(scores.dtype).max)
-    below = lowest_open.detach() - 10
-    return normalize(torch.where(mask, scores, below.nan_to_num(posinf=0.0)), dim=-1) * mask
+    return normalize(torch.where(mask, scores - best, -10.0), dim=-1) * mask
 
 
-def _entmax():  # type: ignore[no-untyped-def]
+def _entmax():
     try:
         import entmax
     except ImportError as error:

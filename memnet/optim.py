@@ -57,12 +57,13 @@ class GravesRMSprop(Optimizer):
         return loss
 
     def _update(self, params: list[torch.Tensor], lr: float, alpha: float, momentum: float, eps: float) -> None:
+        # A state named "step" would not follow its parameter to another device: torch and Lightning think it a count.
         for p in params:
             if not self.state[p]:
-                self.state[p] = {name: torch.zeros_like(p) for name in ("square_average", "average", "step")}
-        grads = [p.grad for p in params]
+                self.state[p] = {name: torch.zeros_like(p) for name in ("square_average", "average", "update")}
+        grads = [p.grad for p in params if p.grad is not None]
         square_averages, averages, steps = (
-            [self.state[p][name] for p in params] for name in ("square_average", "average", "step")
+            [self.state[p][name] for p in params] for name in ("square_average", "average", "update")
         )
         torch._foreach_lerp_(averages, grads, 1 - alpha)
         torch._foreach_mul_(square_averages, alpha)

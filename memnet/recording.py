@@ -30,7 +30,7 @@ def record(model: nn.Module) -> Iterator[Trace]:
     torch.Size([2, 5, 1, 16])
 
     Raises:
-        ValueError: ``model`` has no addressing.
+        ValueError: ``model`` has no addressing; in the block, if a call has another batch or memory size.
     """
     schemes = {name: module for name, module in model.named_modules() if isinstance(module, Addressing)}
     if not schemes:
@@ -40,7 +40,13 @@ def record(model: nn.Module) -> Iterator[Trace]:
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], output: tuple[Tensor, Any]) -> None:
-            steps[name].append(output[0].detach())
+            weights = output[0].detach()
+            if steps[name] and weights.shape != steps[name][0].shape:
+                before, now = tuple(steps[name][0].shape), tuple(weights.shape)
+                raise ValueError(
+                    f"{name} gave weights {before} and then {now}: record calls of one batch size together."
+                )
+            steps[name].append(weights)
 
         return hook
 

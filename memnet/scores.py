@@ -136,9 +136,7 @@ class AdditiveScore(Score):
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
         check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
-        queries = rearrange(self.projection(emission), "batch head key -> batch head 1 key")
-        matches = torch.tanh(queries + rearrange(keys, "batch slot key -> batch 1 slot key"))
-        return einsum(matches, self.direction, "batch head slot key, key -> batch head slot")
+        return _additive(self.projection(emission), keys, self.direction)
 
 
 class CosineScore(Score):
@@ -149,15 +147,18 @@ class CosineScore(Score):
 
     Args:
         key_size: width of a memory slot.
+        eps: added to squared norms, > 0; slots much shorter than its root are similar to nothing.
 
     Raises:
-        ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
+        ValueError: ``key_size`` or ``eps`` is not positive; in forward, if the keys have another width.
     """
 
-    def __init__(self, key_size: int):
+    def __init__(self, key_size: int, eps: float = NORM_EPS):
         super().__init__()
         self.key_size = check_positive("key_size", key_size)
-        self.eps = NORM_EPS
+        if not eps > 0:
+            raise ValueError(f"eps is {eps}, but must be greater than 0.")
+        self.eps = eps
 
     @property
     def emit_size(self) -> int:
@@ -176,3 +177,12 @@ def _dot(
     queries: Float[Tensor, "batch head key"], keys: Float[Tensor, "batch slot key"]
 ) -> Float[Tensor, "batch head slot"]:
     return einsum(queries, keys, "batch head key, batch slot key -> batch head slot")
+
+
+@in_full_precision
+def _additive(
+    queries: Float[Tensor, "batch head key"], keys: Float[Tensor, "batch slot key"], direction: Float[Tensor, " key"]
+) -> Float[Tensor, "batch head slot"]:
+    queries = rearrange(queries, "batch head key -> batch head 1 key")
+    matches = torch.tanh(queries + rearrange(keys, "batch slot key -> batch 1 slot key"))
+    return einsum(matches, direction, "batch head slot key, key -> batch head slot")

@@ -96,22 +96,24 @@ class FirstSlot(WeightsStart):
 class LearnedWeights(WeightsStart):
     """The softmax of learned numbers, the same for every sequence (Graves et al. 2014, sec. 4).
 
-    They start as all but certain of one slot, the same for every head: uniform weights over equal slots are a saddle
-    point, where a shift changes nothing.
+    They start with most weight on slot 0: nearly uniform weights over equal slots are close to a saddle point, where a
+    shift changes nothing, and copy was not learned from there.
 
     Args:
         num_heads: how many heads this is for.
         num_slots: N of the memory this is for.
-        std: standard deviation of the numbers' own start, at least 0.
+        peak: slot 0's number at the start, the others being 0; 5 gives it 54% of 128 slots' weight.
 
     Raises:
         ValueError: a size is not positive; in forward, if heads or slots are others.
     """
 
-    def __init__(self, num_heads: int, num_slots: int, std: float = 1.0):
+    def __init__(self, num_heads: int, num_slots: int, peak: float = 5.0):
         super().__init__()
         shape = check_positive("num_heads", num_heads), check_positive("num_slots", num_slots)
-        self.logits = nn.Parameter(std * torch.randn(shape))
+        self.logits = nn.Parameter(torch.zeros(shape))
+        with torch.no_grad():
+            self.logits[:, 0] = peak
 
     def forward(self, keys: Float[Tensor, "batch slot key"], num_heads: int) -> Float[Tensor, "batch head slot"]:
         check_size("start.num_heads", self.logits.shape[0], "the access's number of heads", num_heads)

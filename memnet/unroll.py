@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from memnet import kernels
 from memnet.cells import Cell
-from memnet.checks import check_lengths, check_positive, check_size
+from memnet.checks import check_inputs, check_lengths, check_positive
 from memnet.recording import has_hooks
 
 
@@ -44,7 +44,7 @@ def unroll(
             on the CPU only, where looking costs nothing); lengths do not fit the inputs; ``checkpoint_every`` is not
             positive.
     """
-    _check_inputs(cell, inputs)
+    check_inputs(inputs, cell.input_size)
     batch_size, time, _ = inputs.shape
     if lengths is not None:
         check_lengths(lengths, batch_size, time)
@@ -95,13 +95,3 @@ def _alive(lengths: Tensor | None, time: int, device: torch.device) -> list[Tens
     shortest = int(lengths.min())
     lengths = lengths.to(device)
     return [None if step < shortest else lengths > step for step in range(time)]
-
-
-def _check_inputs(cell: Cell, inputs: Tensor) -> None:
-    if inputs.dim() != 3 or 0 in inputs.shape:
-        raise ValueError(f"inputs has shape {tuple(inputs.shape)}, but must be (batch, time, inp), none of them 0.")
-    check_size("the inputs' width", inputs.shape[-1], "input_size", cell.input_size)
-    if inputs.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(inputs).all():
-        first = (~torch.isfinite(inputs)).nonzero()[0].tolist()
-        raise ValueError(f"inputs holds {inputs[tuple(first)].item()} at (batch, time, inp) = {tuple(first)}; "
-                         "every number must be finite.")  # fmt: skip

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from memnet.cells import LSTMState
-from memnet.checks import check_lengths, check_positive
+from memnet.checks import check_inputs, check_lengths, check_positive
 
 
 class LSTM(nn.Module):
@@ -44,8 +44,10 @@ class LSTM(nn.Module):
         """Logits for every step (0 beyond a sequence's length), and the state after each sequence's last step.
 
         Raises:
-            ValueError: lengths do not fit the inputs.
+            ValueError: the inputs are not three-dimensional, empty, of another width or (looked at on the CPU only) not
+                finite; lengths do not fit the inputs.
         """
+        check_inputs(inputs, self.input_size)
         batch_size, time, _ = inputs.shape
         if state is None:
             state = LSTMState(

@@ -11,7 +11,7 @@ from memnet.addressing import Addressing, ContentAddressing, LocationAddressing
 from memnet.cells import Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
 from memnet.scores import CosineScore
-from memnet.starts import LearnedWeights, MemoryStart
+from memnet.starts import MemoryStart
 from memnet.unroll import unroll
 
 
@@ -36,7 +36,7 @@ class NTM(nn.Module):
         num_shifts: how far the default addressing shifts, odd; 3 means -1, 0 and 1.
         controller: makes the controller from the width of its input, e.g. ``LSTMController`` (the default, 100 units)
             or ``functools.partial(FeedForwardController, hidden_size=512)``.
-        read_addressing: how read heads find slots; by default content, gate, shift and sharpening with learned start.
+        read_addressing: how read heads find slots; by default content, gate, shift and sharpening, from slot 0.
         write_addressing: how write heads find slots; by default the same, with parameters of its own.
         memory_start: the memory at the beginning of a sequence; constant 1e-6 by default.
         checkpoint_every: see ``memnet.unroll``; for sequences too long for memory.
@@ -71,16 +71,15 @@ class NTM(nn.Module):
         ]:
             check_positive(name, size)
 
-        def by_content_and_location(num_heads: int) -> Addressing:
-            content = ContentAddressing(CosineScore(slot_size))
-            return LocationAddressing(content, num_shifts, LearnedWeights(num_heads, num_slots))
+        def by_content_and_location() -> Addressing:
+            return LocationAddressing(ContentAddressing(CosineScore(slot_size)), num_shifts)
 
         make_controller = controller if controller is not None else LSTMController
         controller_cell = make_controller(input_size + num_read_heads * slot_size)
         access = ReadWriteAccess(
             controller_cell.output_size,
-            read_addressing if read_addressing is not None else by_content_and_location(num_read_heads),
-            write_addressing if write_addressing is not None else by_content_and_location(num_write_heads),
+            read_addressing if read_addressing is not None else by_content_and_location(),
+            write_addressing if write_addressing is not None else by_content_and_location(),
             num_slots,
             slot_size,
             num_read_heads,
@@ -88,6 +87,8 @@ class NTM(nn.Module):
             memory_start,
         )
         self.cell = MemoryCell(controller_cell, access, input_size, output_size)
+        if checkpoint_every is not None:
+            check_positive("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
 
     def forward(

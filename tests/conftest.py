@@ -1,0 +1,23 @@
+"""What every test file shares. Tests run with the shape annotations of memnet checked (see pyproject.toml)."""
+
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+
+# Two pytest workers share two cores; on tensors this small more threads only wait for one another.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns the shape annotations off, as they are for users, who must get our own sentence instead."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -1,0 +1,177 @@
+"""The conformance suite over every public scheme of the package; the first test fails when one is missing."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plugin_example import RecencyAddressing
+
+import memnet
+from memnet import (
+    NTM,
+    AdditiveScore,
+    Addressing,
+    Cell,
+    ConstantMemory,
+    ContentAddressing,
+    CosineScore,
+    DotScore,
+    Entmax15,
+    FeedForwardController,
+    FirstSlot,
+    GeneralScore,
+    Hard,
+    LearnedMemory,
+    LearnedWeights,
+    LocationAddressing,
+    LSTMController,
+    MemoryCell,
+    MemoryStart,
+    Normalizer,
+    RandomMemory,
+    ReadWriteAccess,
+    ScaledDotScore,
+    Score,
+    Softmax,
+    Sparsemax,
+    TopK,
+    WeightsStart,
+)
+from memnet.testing import check_addressing, check_cell
+
+BASES = (Addressing, Score, Normalizer, WeightsStart, MemoryStart, Cell)
+
+SCORES: dict[type[Score], Callable[[int], Score]] = {
+    DotScore: DotScore,
+    ScaledDotScore: ScaledDotScore,
+    GeneralScore: partial(GeneralScore, 4),
+    AdditiveScore: partial(AdditiveScore, 4),
+    CosineScore: CosineScore,
+}
+NORMALIZERS: dict[type[Normalizer], Callable[[], Normalizer]] = {
+    Softmax: Softmax,
+    Sparsemax: Sparsemax,
+    Entmax15: Entmax15,
+    TopK: partial(TopK, 2),
+    Hard: Hard,
+}
+# Content addressing with each score and each normalizer, and everything else that addresses.
+CONTENT: dict[str, Callable[[int], Addressing]] = {
+    **{score.__name__: lambda size, make=make: ContentAddressing(make(size)) for score, make in SCORES.items()},
+    **{
+        normalizer.__name__: lambda size, make=make: ContentAddressing(DotScore(size), make())
+        for normalizer, make in NORMALIZERS.items()
+    },
+}
+ADDRESSINGS: dict[type[Addressing], dict[str, Callable[[int], Addressing]]] = {
+    ContentAddressing: CONTENT,
+    LocationAddressing: {
+        **{name: lambda size, make=make: LocationAddressing(make(size)) for name, make in CONTENT.items()},
+        "five shifts": lambda size: LocationAddressing(ContentAddressing(CosineScore(size)), num_shifts=5),
+        "location twice": lambda size: LocationAddressing(LocationAddressing(ContentAddressing(DotScore(size)))),
+        "around the plug-in": lambda size: LocationAddressing(RecencyAddressing(CosineScore(size))),
+    },
+    RecencyAddressing: {"the plug-in": lambda size: RecencyAddressing(CosineScore(size))},
+}
+WEIGHTS_STARTS: dict[type[WeightsStart], Callable[[int, int], WeightsStart]] = {
+    FirstSlot: lambda num_heads, num_slots: FirstSlot(),
+    LearnedWeights: LearnedWeights,
+}
+MEMORY_STARTS: dict[type[MemoryStart], Callable[[int, int], MemoryStart]] = {
+    ConstantMemory: lambda num_slots, slot_size: ConstantMemory(),
+    LearnedMemory: LearnedMemory,
+    RandomMemory: lambda num_slots, slot_size: RandomMemory(),
+}
+
+
+def ntm(**settings: Any) -> Cell:
+    return NTM(3, 2, num_slots=6, slot_size=4, controller=partial(LSTMController, hidden_size=5), **settings).cell
+
+
+def plain_memory_cell() -> Cell:
+    access = ReadWriteAccess(5, *(ContentAddressing(CosineScore(4)) for _ in range(2)), num_slots=6, slot_size=4)
+    return MemoryCell(FeedForwardController(7, 5), access, 3, 2)
+
+
+CELLS: dict[type[Cell], dict[str, Callable[[], Cell]]] = {
+    LSTMController: {"one layer": partial(LSTMController, 3, 4), "two layers": partial(LSTMController, 3, 4, 2)},
+    FeedForwardController: {"two layers": partial(FeedForwardController, 3, 4, 2)},
+    MemoryCell: {
+        "NTM": ntm,
+        "NTM with several heads": partial(ntm, num_read_heads=2, num_write_heads=3, num_shifts=5),
+        "without a state but the memory": plain_memory_cell,
+        **{
+            start.__name__: lambda make=make: ntm(memory_start=make(num_slots=6, slot_size=4))
+            for start, make in MEMORY_STARTS.items()
+        },
+    },
+}
+TABLES = (ADDRESSINGS, SCORES, NORMALIZERS, WEIGHTS_STARTS, MEMORY_STARTS, CELLS)
+
+
+def public_schemes() -> set[type]:
+    """Every concrete class in the package, wherever it stands, that a test in this file has to cover."""
+    found = set()
+    root = Path(memnet.__file__).parent
+    for path in root.rglob("*.py"):
+        module = ".".join(["memnet", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+        if module.startswith(("memnet.training", "memnet.__main__")):  # Lightning and the command line
+            continue
+        for name, value in vars(importlib.import_module(module)).items():
+            own = inspect.isclass(value) and value.__module__.startswith("memnet") and not name.startswith("_")
+            if own and issubclass(value, BASES) and not inspect.isabstract(value):
+                found.add(value)
+    return found
+
+
+def cases(table: dict[type, dict[str, Any]]) -> list[Any]:
+    return [
+        pytest.param(scheme, make, id=f"{scheme.__name__}: {name}")
+        for scheme, makes in table.items()
+        for name, make in makes.items()
+    ]
+
+
+def test_every_public_scheme_is_in_a_table():
+    covered = {scheme for table in TABLES for scheme in table}
+    missing = public_schemes() - covered
+    assert not missing, f"without conformance checks: {sorted(scheme.__name__ for scheme in missing)}"
+    assert len(public_schemes()) >= 20  # that the walk finds anything at all
+
+
+@pytest.mark.parametrize(("scheme", "make"), cases(ADDRESSINGS))
+def test_addressing(scheme, make):
+    assert type(make(5)) is scheme
+    straight_through = any(isinstance(module, Hard) for module in make(5).modules())
+    check_addressing(make, differentiable=not straight_through)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 7])
+@pytest.mark.parametrize("make", WEIGHTS_STARTS.values(), ids=lambda make: getattr(make, "__name__", "FirstSlot"))
+def test_weights_start(make, slots):
+    check_addressing(
+        lambda size: LocationAddressing(ContentAddressing(CosineScore(size)), start=make(2, slots)),
+        num_slots=[slots],
+        num_heads=[2],
+    )
+
+
+@pytest.mark.parametrize(("scheme", "make"), cases(CELLS))
+def test_cell(scheme, make):
+    assert type(make()) is scheme
+    check_cell(make)
+
+
+@pytest.mark.parametrize(("scheme", "make"), MEMORY_STARTS.items(), ids=lambda x: getattr(x, "__name__", ""))
+def test_memory_start_has_the_asked_form(scheme, make):
+    start = make(num_slots=6, slot_size=4)
+    assert type(start) is scheme
+    memory = start(2, 6, 4, like=torch.zeros(1, dtype=torch.float64) if scheme is not LearnedMemory else torch.zeros(1))
+    assert memory.shape == (2, 6, 4)
+    assert torch.isfinite(memory).all()
+    assert memory.dtype == (torch.float32 if scheme is LearnedMemory else torch.float64)

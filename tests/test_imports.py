@@ -1,0 +1,31 @@
+"""What ``import memnet`` brings along."""
+
+import subprocess
+import sys
+
+import memnet
+
+
+def test_memnet_needs_neither_lightning_nor_wandb():
+    """In a fresh interpreter: every module of the package outside ``training``, not only the public names."""
+    code = """
+import importlib, pathlib, sys
+import memnet
+root = pathlib.Path(memnet.__file__).parent
+for path in root.rglob("*.py"):
+    name = ".".join(["memnet", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+    if not name.startswith(("memnet.training", "memnet.__main__")):
+        importlib.import_module(name)
+heavy = {"pytorch_lightning", "lightning", "lightning_fabric", "wandb", "jsonargparse", "matplotlib", "rich"}
+print(*sorted(heavy & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def test_public_names_exist_and_are_documented():
+    for name in memnet.__all__:
+        public = getattr(memnet, name)
+        assert public.__module__.startswith("memnet.")
+        assert public.__doc__
