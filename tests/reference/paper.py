@@ -1,4 +1,4 @@
-"""The Neural Turing Machine with every start learned, as in the paper. memnet's own default starts its heads at slot 0."""
+"""The Neural Turing Machine with every start learned, as in the paper; by default memnet starts its heads at slot 0."""
 
 from typing import Any
 
