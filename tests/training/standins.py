@@ -1,0 +1,136 @@
+"""Small networks, tasks and callbacks that the training tests name by class path."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+import tasks
+
+
+class Dropping(nn.Module):
+    """A recurrent network with dropout: its training depends on the state of the random generator.
+
+    Args:
+        input_size: width of the input.
+        output_size: width of the output.
+    """
+
+    def __init__(self, input_size: int, output_size: int):
+        super().__init__()
+        self.input_size, self.output_size = input_size, output_size
+        self.recurrent = nn.GRU(input_size, 8, batch_first=True)
+        self.drop = nn.Dropout(0.5)
+        self.answer = nn.Linear(8, output_size)
+
+    def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        hidden, state = self.recurrent(inputs, state)
+        return self.answer(self.drop(hidden)), state
+
+
+class Diverging(Dropping):
+    """Answers infinity from its fifth training step on."""
+
+    steps = 0
+
+    def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        outputs, state = super().forward(inputs, state, lengths)
+        self.steps += self.training
+        return outputs * (float("inf") if self.steps >= 5 and self.training else 1.0), state
+
+
+class SpoiltCopy(tasks.Copy):
+    """The copy task, with a NaN in its fifth training batch."""
+
+    def train_dataloader(self) -> Iterator[Any]:
+        for number, batch in enumerate(super().train_dataloader()):
+            if number == 4:
+                batch.inputs[0, 0, 0] = float("nan")
+            yield batch
+
+
+class SignalAt(pl.Callback):
+    """Sends this process a signal after a step.
+
+    Args:
+        step: which.
+        name: the signal's name.
+    """
+
+    def __init__(self, step: int, name: str):
+        self.step, self.name = step, name
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), getattr(signal, self.name))
+
+
+class SignalAmid(pl.Callback):
+    """Sends this process a signal amid a step, after the backward pass.
+
+    Args:
+        step: how many steps were taken before.
+        name: the signal's name.
+        times: how often.
+    """
+
+    def __init__(self, step: int, name: str, times: int):
+        self.step, self.name, self.times = step, name, times
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), getattr(signal, self.name))
+
+
+class FailAt(pl.Callback):
+    """Fails amid a step, after the backward pass.
+
+    Args:
+        step: how many steps were taken before.
+    """
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            raise ValueError("failed as it was told")
+
+
+class KeepLastAt(pl.Callback):
+    """Copies ``last.ckpt`` as it is after a step, for what a killed run would leave behind.
+
+    Args:
+        step: which.
+        path: where to.
+    """
+
+    def __init__(self, step: int, path: str):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == self.step:
+            shutil.copyfile(Path(trainer.default_root_dir, "checkpoints", "last.ckpt"), self.path)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Nested dictionaries and lists of tensors are equal, to the bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
