@@ -21,7 +21,7 @@ NORM_EPS = 1e-2
 
 The cosine ignores how long a vector is, so with a tiny epsilon the traces that weights of 0.001 leave in an unused slot
 make it as similar to a key as the slot that was meant. With this one a slot counts from a length of about 0.1, and the
-gradient of its norm stays below 10. Copy learns either way; associative recall learns several times faster (RESULTS.md).
+gradient of its norm stays below 10. Copy learns either way; associative recall learns much faster (RESULTS.md).
 """
 
 SHARPEN_EPS = 1e-8

@@ -1,0 +1,46 @@
+"""Whole-sequence kernels: the same numbers as the plain loop of ``memnet.unroll``, many times faster.
+
+``find`` says whether a kernel fits a cell; ``unroll`` asks it and takes the plain loop otherwise. Nothing has to be
+switched on. ``MEMNET_KERNELS=0`` in the environment or the block ``with memnet.kernels.disabled():`` switches them off.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+from memnet.kernels import ntm_cpu
+
+Kernel = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
+
+_switched_off: ContextVar[bool] = ContextVar("memnet.kernels.disabled", default=False)
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Takes the plain loop within the block, as when comparing the two."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
+def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
+    """The kernel that can run ``cell`` over ``inputs`` from ``state``, or None for the plain loop.
+
+    There is one, for the Neural Turing Machine on the CPU: a ``MemoryCell`` of an ``LSTMController`` or
+    ``FeedForwardController`` and a ``ReadWriteAccess`` whose heads all use ``LocationAddressing`` around
+    ``ContentAddressing(CosineScore, Softmax)``, in float32. It steps aside for anything else: a subclass (its equations
+    may be others), another dtype or device, hooks (somebody watches the steps), autocast, compilation, ``torch.func``.
+    So it does where no C++ compiler is found, after one warning.
+
+    Returns:
+        A function ``(cell, inputs, state, lengths) -> (outputs, state)``.
+    """
+    if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
+        return None
+    return ntm_cpu.run if ntm_cpu.fits(cell, inputs, state) else None

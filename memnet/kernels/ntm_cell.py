@@ -1,0 +1,182 @@
+"""Which cells are the standard Neural Turing Machine, and its tensors in the order in which kernels take them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnet.access import ReadWriteAccess, ReadWriteState
+from memnet.addressing import ContentAddressing, LocationAddressing, LocationState
+from memnet.cells import FeedForwardController, LSTMController, LSTMState, MemoryCell, MemoryState
+from memnet.normalizers import Softmax
+from memnet.scores import CosineScore
+
+
+class CellSizes(NamedTuple):
+    """What a standard cell's shapes follow from."""
+
+    input: int
+    output: int
+    slots: int
+    width: int
+    read_heads: int
+    write_heads: int
+    shifts: int
+    hidden: int
+    layers: int
+    lstm: bool
+
+    def state_shapes(self, batch: int) -> list[tuple[int, ...]]:
+        """Of the tensors that ``state_tensors`` lists."""
+        controller: list[tuple[int, ...]] = [(batch, self.layers, self.hidden)] * 2 if self.lstm else []
+        return [
+            *controller,
+            (batch, self.slots, self.width),
+            (batch, self.write_heads, self.slots),
+            (batch, self.read_heads, self.slots),
+            (batch, self.read_heads, self.width),
+        ]
+
+    def parameter_shapes(self) -> list[tuple[int, ...]]:
+        """Of the tensors that ``parameters`` lists."""
+        shapes: list[tuple[int, ...]] = []
+        reads, below = self.read_heads * self.width, self.input + self.read_heads * self.width
+        for _ in range(self.layers):
+            if self.lstm:
+                gates = 4 * self.hidden
+                shapes += [(gates, below), (gates, self.hidden), (gates,), (gates,)]
+            else:
+                shapes += [(self.hidden, below), (self.hidden,)]
+            below = self.hidden
+        emission = self.width + 1 + 1 + self.shifts + 1
+        interface = (self.read_heads + self.write_heads) * emission + 2 * self.write_heads * self.width
+        outputs = [(self.output, self.hidden + reads), (self.output,)]
+        return [*shapes, (interface, self.hidden), (interface,), *outputs]
+
+
+def is_standard(cell: Any) -> bool:
+    """Exact types all the way down: a subclass may have other equations. And nobody to be called at each step."""
+    if type(cell) is not MemoryCell or type(cell.access) is not ReadWriteAccess:
+        return False
+    controller, access = cell.controller, cell.access
+    addressings: list[Any] = [access.read_addressing, access.write_addressing]
+    return (
+        _is_standard_controller(controller)
+        and type(cell.output) is nn.Linear
+        and type(access.interface) is nn.Linear
+        and all(map(_is_standard_addressing, addressings))
+        and len({addressing.num_shifts for addressing in addressings}) == 1
+        and len({addressing.inner.score.eps for addressing in addressings}) == 1
+        and not any(map(_is_watched, _modules(cell)))
+    )
+
+
+def sizes_of(cell: Any) -> CellSizes:
+    """The sizes of a standard cell."""
+    controller, access = cell.controller, cell.access
+    return CellSizes(
+        input=cell.input_size,
+        output=cell.output_size,
+        slots=access.num_slots,
+        width=access.slot_size,
+        read_heads=access.num_read_heads,
+        write_heads=access.num_write_heads,
+        shifts=access.read_addressing.num_shifts,
+        hidden=controller.hidden_size,
+        layers=controller.num_layers,
+        lstm=type(controller) is LSTMController,
+    )
+
+
+def parameters(cell: Any) -> list[Any]:
+    """The parameters of a standard cell: each layer's, in the order of its class, the interface's, the output's.
+
+    None stands for a bias that a layer does without.
+    """
+    listed = []
+    for layer in cell.controller.layers:
+        if type(layer) is nn.LSTMCell:
+            listed += [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
+        else:
+            listed += [layer.weight, layer.bias]
+    for linear in (cell.access.interface, cell.output):
+        listed += [linear.weight, linear.bias]
+    return listed
+
+
+def state_tensors(state: Any) -> list[Tensor] | None:
+    """Hidden and cell (LSTM), memory, write weights, read weights, reads. None if it is not a standard cell's state."""
+    if type(state) is not MemoryState or type(state.access) is not ReadWriteState:
+        return None
+    access = state.access
+    for location in (access.write, access.read):
+        if type(location) is not LocationState or location.inner is not None:
+            return None
+    if state.controller is not None and type(state.controller) is not LSTMState:
+        return None
+    return [
+        *(state.controller or ()),
+        access.memory,
+        access.write.prev_weights,
+        access.read.prev_weights,
+        state.reads,
+    ]
+
+
+def state_of(tensors: list[Tensor]) -> MemoryState:
+    """The state whose ``state_tensors`` these are."""
+    *controller, memory, write_weights, read_weights, reads = tensors
+    access = ReadWriteState(memory, LocationState(write_weights, None), LocationState(read_weights, None))
+    return MemoryState(LSTMState(*controller) if controller else None, access, reads)
+
+
+def is_plain_call() -> bool:
+    """No transformation of torch's looks at or changes the single operations, which a kernel does not have."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.nn.modules.module._has_any_global_hook()
+        or torch.jit.is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _is_standard_controller(controller: Any) -> bool:
+    layer_types = {LSTMController: nn.LSTMCell, FeedForwardController: nn.Linear}
+    layer_type = layer_types.get(type(controller))
+    return (
+        layer_type is not None
+        and len(controller.layers) == controller.num_layers
+        and all(type(layer) is layer_type for layer in controller.layers)
+    )
+
+
+def _is_standard_addressing(addressing: Any) -> bool:
+    return (
+        type(addressing) is LocationAddressing
+        and type(addressing.inner) is ContentAddressing
+        and type(addressing.inner.score) is CosineScore
+        and type(addressing.inner.normalizer) is Softmax
+    )
+
+
+def _modules(cell: Any) -> Iterator[nn.Module]:
+    """Those that take part in a step."""
+    access = cell.access
+    yield from (cell, cell.output, cell.controller, *cell.controller.layers, access, access.interface)
+    for addressing in (access.write_addressing, access.read_addressing):
+        content = addressing.inner
+        yield from (addressing, content, content.score, content.normalizer)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Somebody has to be called at each step, or has replaced the step."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )

@@ -1,0 +1,117 @@
+"""The kernel against the plain loop in double precision: what the tests of this folder share."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from memnet import NTM, FeedForwardController, LSTMController, kernels, unroll
+from memnet.kernels import build, ntm_cell, ntm_cpu
+
+needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
+
+TOLERANCE = 2e-5
+"""Of the largest number of a tensor: some hundred roundings of 6e-8."""
+
+ROUNDING = 10
+"""Where a result is mostly rounding, as when inputs of 1e4 are added up, the plain loop in single precision is as far
+off as the kernel, up to chance: this many times its own error is allowed."""
+
+CONTROLLERS = {
+    **{f"lstm-{layers}": partial(LSTMController, hidden_size=17, num_layers=layers) for layers in (1, 2, 3)},
+    **{
+        f"feed-forward-{layers}": partial(FeedForwardController, hidden_size=17, num_layers=layers) for layers in (1, 2)
+    },
+}
+
+
+class Results(NamedTuple):
+    """Everything that comes out of a sequence, forwards and backwards, by name."""
+
+    forward: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+def make(num_slots: int = 7, slot_size: int = 5, gain: float = 1.5, **options: Any) -> NTM:
+    """A small model whose weights are large enough for every part of it to matter."""
+    options.setdefault("controller", CONTROLLERS["lstm-1"])
+    model = NTM(4, 3, num_slots, slot_size, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(gain).add_(0.1 * torch.randn(parameter.shape))
+    return model
+
+
+def states(model: NTM, batch: int) -> list[Tensor]:
+    """A state that differs from item to item; weights are positive and sum to 1."""
+    with torch.no_grad():
+        start = ntm_cell.state_tensors(model.cell.init_state(batch))
+    drawn = [x + 0.3 * torch.randn(x.shape, dtype=torch.float64).to(x) for x in start]
+    for weights in (-3, -2):
+        drawn[weights] = torch.randn(drawn[weights].shape, dtype=torch.float64).to(drawn[weights]).softmax(-1)
+    return drawn
+
+
+def weigh(tensors: list[Tensor]) -> Tensor:
+    """One number that depends on every element of all tensors, differently."""
+    draw = torch.Generator().manual_seed(1)
+    return sum((x * torch.randn(x.shape, generator=draw, dtype=torch.float64).to(x)).sum() for x in tensors)
+
+
+def results(
+    model: NTM,
+    inputs: Tensor,
+    start: list[Tensor],
+    lengths: Tensor | None = None,
+    loss_of: Callable[[list[Tensor]], Tensor] = weigh,
+) -> Results:
+    """Runs a model and differentiates by the inputs, the state and all of the cell's parameters."""
+    inputs = inputs.detach().clone().requires_grad_()
+    start = [x.detach().clone().requires_grad_() for x in start]
+    parameters = {name: x for name, x in model.named_parameters() if "initial" not in name and "start" not in name}
+    outputs, state = unroll(model.cell, inputs, ntm_cell.state_of(start), lengths)
+    end = ntm_cell.state_tensors(state)
+    loss = loss_of([outputs, *end])
+    sources = {"inputs": inputs, **{f"state {i}": x for i, x in enumerate(start)}, **parameters}
+    gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True, materialize_grads=True)
+    forward = {"outputs": outputs, **{f"end {i}": x for i, x in enumerate(end)}}
+    return Results({k: v.detach() for k, v in forward.items()}, dict(zip(sources, gradients, strict=True)))
+
+
+def assert_right(
+    model: NTM,
+    inputs: Tensor,
+    start: list[Tensor],
+    lengths: Tensor | None = None,
+    loss_of: Callable[[list[Tensor]], Tensor] = weigh,
+) -> None:
+    """The kernel's numbers are those of the plain loop in double precision."""
+    assert kernels.find(model.cell, inputs, ntm_cell.state_of(start)) is not None
+    got = results(model, inputs, start, lengths, loss_of)
+    with kernels.disabled():
+        plain = results(model, inputs, start, lengths, loss_of)
+        double = copy.deepcopy(model).double()
+        right = results(double, inputs.double(), [x.double() for x in start], lengths, loss_of)
+    for ours, theirs, truth in zip(got, plain, right, strict=True):
+        for name, x in truth.items():
+            assert ours[name].shape == x.shape, name
+            assert torch.isfinite(ours[name]).all(), f"{name} is not finite"
+            error, plain_error = ((y[name].double() - x).abs().max() for y in (ours, theirs))
+            allowed = TOLERANCE * x.abs().max() + ROUNDING * plain_error + 1e-6
+            assert error <= allowed, f"{name} is off by {error:.1e}, the plain loop by {plain_error:.1e}"
+
+
+def assert_same(got: Results, expected: Results) -> None:
+    """To the last bit."""
+    for part, others in zip(got, expected, strict=True):
+        for name, other in others.items():
+            assert torch.equal(part[name], other), name
+
+
+def compare(model: NTM, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
+    """The kernel and the plain loop in double precision give the same numbers for random inputs and state."""
+    assert_right(model, scale * torch.randn(batch, time, 4), states(model, batch), lengths)

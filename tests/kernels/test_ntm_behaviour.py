@@ -1,0 +1,244 @@
+"""What holds for the kernel besides its numbers: determinism, chunks, autograd's rules, NaN, unwritten memory."""
+
+import pytest
+import torch
+from comparing import CONTROLLERS, assert_same, compare, make, needs_library, results, states
+
+from memnet import NTM, kernels, unroll
+from memnet.kernels import ntm_cell, workspace
+
+pytestmark = needs_library
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 40])
+def test_two_threads_give_the_same_bits_as_one(batch: int):
+    model, lengths = make(20, 6, num_read_heads=2), torch.arange(batch) % 5 + 1
+    inputs, start = torch.randn(batch, 5, 4), states(model, batch)
+    threads = torch.get_num_threads()
+    try:
+        one = results(model, inputs, start, lengths)
+        torch.set_num_threads(2)
+        assert torch.get_num_threads() == 2
+        two = results(model, inputs, start, lengths)
+        with torch.no_grad():
+            outputs, _ = unroll(model.cell, inputs, ntm_cell.state_of(start), lengths)
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(two, one)
+    assert torch.equal(outputs, one.forward["outputs"])
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_an_item_does_not_depend_on_the_others(controller: str):
+    model = make(controller=CONTROLLERS[controller])
+    inputs, start = torch.randn(9, 4, 4), states(model, 9)
+    together = results(model, inputs, start)
+    alone = results(model, inputs[4:5], [x[4:5] for x in start])
+    for name in together.forward:
+        assert torch.equal(together.forward[name][4:5], alone.forward[name]), name
+
+
+def test_chunks_with_carried_state_equal_the_whole():
+    model = make(20, 6)
+    inputs, start = torch.randn(3, 7, 4), states(model, 3)
+    state = ntm_cell.state_of(start)
+    whole, whole_end = unroll(model.cell, inputs, state)
+    first, state = unroll(model.cell, inputs[:, :3], state)
+    second, end = unroll(model.cell, inputs[:, 3:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-5, atol=1e-6)
+    for x, y in zip(ntm_cell.state_tensors(end), ntm_cell.state_tensors(whole_end), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+    parameters = [x for name, x in model.named_parameters() if "initial" not in name and "start" not in name]
+    in_chunks = torch.autograd.grad(first.square().sum() + second.square().sum(), parameters)
+    for x, y in zip(in_chunks, torch.autograd.grad(whole.square().sum(), parameters), strict=True):
+        assert (x - y).abs().max() <= 2e-5 * y.abs().max()
+
+
+def test_without_gradients_the_numbers_are_the_same_and_less_is_kept(monkeypatch: pytest.MonkeyPatch):
+    model, lengths = make(), torch.tensor([30, 7, 12])
+    inputs, start = torch.randn(3, 30, 4), states(model, 3)
+    taken: list[int] = []
+    floats = workspace.floats
+    monkeypatch.setattr(workspace, "floats", lambda count: taken.append(count) or floats(count))
+    trained = results(model, inputs, start, lengths)
+    for_training = sum(taken)
+    taken.clear()
+    with torch.no_grad():
+        outputs, state = unroll(model.cell, inputs, ntm_cell.state_of(start), lengths)
+    assert torch.equal(outputs, trained.forward["outputs"])
+    for i, x in enumerate(ntm_cell.state_tensors(state)):
+        assert torch.equal(x, trained.forward[f"end {i}"])
+    assert sum(taken) < for_training / 3
+
+
+def test_memory_that_nobody_has_written_is_never_read(monkeypatch: pytest.MonkeyPatch):
+    floats = workspace.floats
+    monkeypatch.setattr(workspace, "floats", lambda count: floats(count).fill_(torch.nan))
+    # This makes torch.empty return NaN.
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        for controller in ("lstm-2", "feed-forward-2"):
+            model = make(num_read_heads=2, controller=CONTROLLERS[controller])
+            compare(model, batch=5, time=6, lengths=torch.tensor([3, 6, 1, 6, 2]))
+        compare(make(130, 20), batch=2)
+        model = make()
+        with torch.no_grad():
+            outputs, _ = model(torch.randn(3, 4, 4), lengths=torch.tensor([4, 2, 1]))
+        assert torch.isfinite(outputs).all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_tensors_that_are_not_contiguous():
+    model = make()
+    for linear in (model.cell.output, model.cell.access.interface):
+        linear.weight = torch.nn.Parameter(linear.weight.detach().t().contiguous().t())
+        assert not linear.weight.is_contiguous()
+    inputs = torch.randn(4, 5, 3).permute(2, 1, 0)
+    start = [x[:1].expand_as(x) for x in states(model, 3)]
+    assert kernels.find(model.cell, inputs, ntm_cell.state_of(start)) is not None
+    got, end = unroll(model.cell, inputs, ntm_cell.state_of(start))
+    with kernels.disabled():
+        expected, expected_end = unroll(model.cell, inputs, ntm_cell.state_of(start))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    # The gradient of a sum is an expanded, non-contiguous tensor.
+    for tensors in ((got, end), (expected, expected_end)):
+        model.zero_grad()
+        (tensors[0].sum() + tensors[1].access.memory.transpose(1, 2).sum()).backward()
+        if tensors[0] is got:
+            first = model.cell.output.weight.grad
+    torch.testing.assert_close(first, model.cell.output.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_given_is_changed_and_nothing_returned_is_shared():
+    model = make()
+    inputs, start = torch.randn(3, 4, 4), states(model, 3)
+    before = [x.clone() for x in (inputs, *start, *model.parameters())]
+    first = results(model, inputs, start)
+    for x, y in zip((inputs, *start, *model.parameters()), before, strict=True):
+        assert torch.equal(x, y)
+    copies = [{name: x.clone() for name, x in part.items()} for part in first]
+    results(model, torch.randn(3, 4, 4), states(model, 3))
+    for part, copied in zip(first, copies, strict=True):
+        for name, x in part.items():
+            assert torch.equal(x, copied[name]), name
+
+
+def test_only_what_asks_for_a_gradient_gets_one():
+    model = make()
+    model.cell.output.requires_grad_(False)
+    inputs = torch.randn(2, 3, 4)
+    model(inputs)[0].sum().backward()
+    assert model.cell.output.weight.grad is None and inputs.grad is None
+    assert model.cell.access.interface.weight.grad is not None
+    assert model.cell.initial_reads.grad.any(), "gradients go on to what the initial state was made of"
+    model.requires_grad_(False)
+    assert not model(inputs)[0].requires_grad
+    inputs.requires_grad_()
+    model(inputs)[0].sum().backward()
+    assert inputs.grad.any()
+
+
+def test_a_graph_can_be_kept_but_not_differentiated_twice():
+    model = make()
+    weight = model.cell.access.interface.weight
+    outputs, _ = model(torch.randn(2, 3, 4))
+    loss = outputs.square().sum()
+    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    assert torch.equal(first, second)
+    (third,) = torch.autograd.grad(loss, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        third.square().sum().backward()
+
+
+def test_a_parameter_changed_before_the_backward_pass_is_noticed():
+    model = make()
+    outputs, _ = model(torch.randn(2, 3, 4))
+    with torch.no_grad():
+        model.cell.output.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
+@pytest.mark.parametrize("where", ["hidden", "memory", "read weights", "parameter"])
+def test_nan_stays_nan(where: str):
+    model = make(20, 6)
+    inputs, start = torch.randn(3, 4, 4), states(model, 3)
+    if where == "parameter":
+        with torch.no_grad():
+            model.cell.access.interface.bias[0] = torch.nan
+    else:
+        start[{"hidden": 0, "memory": 2, "read weights": 4}[where]][1].view(-1)[0] = torch.nan
+    assert kernels.find(model.cell, inputs, ntm_cell.state_of(start)) is not None
+    got = results(model, inputs, start)
+    with kernels.disabled():
+        expected = results(model, inputs, start)
+    for part, others in zip(got, expected, strict=True):
+        for name, other in others.items():
+            assert torch.equal(part[name].isnan(), other.isnan()), name
+    assert got.forward["outputs"][1].isnan().any()
+    assert where == "parameter" or torch.isfinite(got.forward["outputs"][[0, 2]]).all()
+
+
+def test_infinite_inputs_do_not_become_numbers():
+    """``unroll`` refuses them; the kernel itself must give what the plain loop gives."""
+    model = make()
+    inputs, start = torch.randn(2, 3, 4), states(model, 2)
+    inputs[0, 1, 2] = torch.inf
+    state = ntm_cell.state_of(start)
+    got, _ = kernels.find(model.cell, inputs, state)(model.cell, inputs, state, None)
+    expected = []
+    for x in inputs.unbind(1):
+        output, state = model.cell(x, state)
+        expected.append(output)
+    torch.testing.assert_close(got, torch.stack(expected, 1), rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_a_model_learns_the_same_as_with_the_plain_loop():
+    def losses() -> torch.Tensor:
+        """Of repeating each vector one step later."""
+        torch.manual_seed(1)
+        model = NTM(4, 4, num_slots=12, slot_size=6, controller=CONTROLLERS["lstm-1"])
+        optimizer = torch.optim.Adam(model.parameters(), 4e-2)
+        curve = []
+        for _ in range(40):
+            bits = torch.rand(4, 6, 4).round()
+            outputs, _ = model(bits)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 1:], bits[:, :-1])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.detach())
+        return torch.stack(curve)
+
+    fast = losses()
+    with kernels.disabled():
+        plain = losses()
+    assert plain[-1] < 0.7 * plain[0]
+    # Measured: 2e-7. Adam divides a gradient by its own size, so where one is all rounding (another processor, another
+    # version of torch) the two may part further.
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_workspace_is_used_again_once_it_is_free():
+    workspace._free.clear()
+    block = workspace.floats(1000)
+    address = block.data_ptr()
+    assert address % 64 == 0
+    view = block[10:20]
+    del block
+    assert workspace.floats(1000).data_ptr() != address, "a view still uses it"
+    del view
+    again = workspace.floats(900)
+    assert address in (again.data_ptr(), workspace.floats(1000).data_ptr())
+
+
+def test_workspace_holds_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch):
+    workspace._free.clear()
+    monkeypatch.setattr(workspace, "KEPT_BYTES", 5000)
+    workspace.floats(2000)
+    assert not workspace._free
+    workspace.floats(500)
+    assert len(workspace._free) == 1
