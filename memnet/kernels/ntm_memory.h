@@ -73,7 +73,7 @@ static void invert_norms(const Problem& p, const float* memory, float* inverse_n
 
 // M_t = M_{t-1} prod_h (1 - w_h e_h^T) + sum_h w_h a_h^T (equations 3 and 4), and 1 / |M_t,n| where it is asked for.
 // `before` and `after` may be the same. HEADS is the number of write heads, 0 for any number.
-template <int HEADS>
+template <int HEADS, bool NORMS>
 static void write_slots(const Problem& p, const float* before, float* after, const float* weights, const float* erase,
                         const float* add, float* inverse_norm) {
   const int64_t lanes = p.lanes(), width = p.width;
@@ -99,10 +99,10 @@ static void write_slots(const Problem& p, const float* before, float* after, con
           m = m * kept + added;
         }
         store(after + at, m);
-        norm[i] += m * m;
+        if (NORMS) norm[i] += m * m;
       }
     }
-    if (inverse_norm)
+    if (NORMS)
       for (int i = 0; i < T; ++i)
         store(inverse_norm + (b + i) * LANES, 1.0f / square_root(norm[i] + p.norm_epsilon));
   });
@@ -110,10 +110,10 @@ static void write_slots(const Problem& p, const float* before, float* after, con
 
 static void write_any(const Problem& p, const float* before, float* after, const float* weights, const float* erase,
                       const float* add, float* inverse_norm) {
-  if (p.write_heads == 1)
-    write_slots<1>(p, before, after, weights, erase, add, inverse_norm);
-  else
-    write_slots<0>(p, before, after, weights, erase, add, inverse_norm);
+  const bool one = p.write_heads == 1;
+  auto write = inverse_norm ? (one ? write_slots<1, true> : write_slots<0, true>)
+                            : (one ? write_slots<1, false> : write_slots<0, false>);
+  write(p, before, after, weights, erase, add, inverse_norm);
 }
 
 // What heads of one kind hand to the gradients of the memory that they addressed.

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from memnet.checks import check_positive
 from memnet.training.experiment import Experiment, NonFiniteError
 from memnet.training.runs import RunFolder
 
@@ -104,16 +105,34 @@ class Checkpoints(Checkpoint):
 
 
 class StopWhenSolved(Callback):
-    """Ends training when validation reaches a threshold.
+    """Ends training when validation stays below a threshold.
 
     Args:
         threshold: largest value of the task's monitor that counts as solved; None if nothing does.
+        validations: how many validations in a row have to reach it. A single one may come between two relapses.
+
+    Raises:
+        ValueError: ``validations`` is not positive.
     """
 
-    def __init__(self, threshold: float | None):
+    def __init__(self, threshold: float | None, validations: int = 1):
         self.threshold = threshold
-        self.solved = False
+        self.validations = check_positive("solved_for", validations)
+        self.reached = 0
         self.value = math.inf
+
+    @property
+    def solved(self) -> bool:
+        """Whether it has been reached often enough."""
+        return self.reached >= self.validations
+
+    def state_dict(self) -> dict[str, Any]:
+        """How often in a row it was reached, for a run that is resumed."""
+        return {"reached": self.reached}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.reached = state_dict["reached"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Asks the trainer to stop when the task is solved."""
@@ -121,8 +140,8 @@ class StopWhenSolved(Callback):
             return
         assert isinstance(pl_module, Experiment)
         self.value = float(trainer.callback_metrics[f"val/{pl_module.task.monitor}"])
-        if self.value <= self.threshold:
-            self.solved = True
+        self.reached = self.reached + 1 if self.value <= self.threshold else 0
+        if self.solved:
             trainer.should_stop = True
 
 

@@ -107,6 +107,7 @@ class MemnetCLI(LightningCLI):
             default=None,
             help="Training ends once the task's validation metric (bits) is this low.",
         )
+        parser.add_argument("--solved_for", type=int, default=1, help="At so many validations in a row.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to start from.")
         parser.add_argument("--wandb", type=bool, default=False, help="Log to Weights & Biases as well.")
 
@@ -187,7 +188,7 @@ class MemnetCLI(LightningCLI):
             raise
 
     def _fit_trainer(self, run: RunFolder, trainer_config: Any) -> pl.Trainer:
-        self.stop = StopWhenSolved(self.solved_at)
+        self.stop = StopWhenSolved(self.solved_at, self._get(self.config, "solved_for"))
         self.interrupt = CleanInterrupt()
         self.checkpoints = Checkpoints(run)
         # Resuming comes first, as it puts right what the others look at.

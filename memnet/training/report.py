@@ -121,7 +121,8 @@ def print_summary(
     if stop.solved:
         print(f"solved: {monitor} {stop.value:.4g} <= {stop.threshold:g} {after}")
     elif stop.threshold is not None and best.best_sequences:
-        print(f"not solved: best {monitor} {best.best_value:.4g} > {stop.threshold:g} {after}")
+        times = f" {stop.validations} times in a row" if stop.validations > 1 else ""
+        print(f"not solved ({stop.threshold:g}{times}): best {monitor} {best.best_value:.4g} {after}")
     else:
         print(f"finished {after}")
     rows = {"run": _short(run.path)}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import yaml
 
 import memnet
 from memnet.training import progress
+from memnet.training.callbacks import StopWhenSolved
+from memnet.training.experiment import Experiment
 from memnet.training.runs import RunFolder, read_metrics
 
 
@@ -88,7 +91,23 @@ def test_fit_stops_when_solved(tiny, write, exit_code, capsys):
     assert "solved: val/bits" in printed and "<= 1000 after 16 sequences" in printed
     assert read_metrics("runs/tiny/version_0/metrics.csv")[-1]["step"] == 4
     assert exit_code("fit", "--config", write(tiny | {"solved_at": -1.0})) is None
-    assert "not solved: best val/bits" in capsys.readouterr().out
+    assert "not solved (-1): best val/bits" in capsys.readouterr().out
+
+
+def test_solved_means_several_validations_in_a_row():
+    stop = StopWhenSolved(0.5, validations=2)
+    trainer, module = Mock(sanity_checking=False, should_stop=False), Mock(spec=Experiment)
+    trainer.state.fn = "fit"
+    module.task.monitor = "bits"
+    for value, ended in [(0.4, False), (0.6, False), (0.5, False), (0.3, True)]:
+        trainer.callback_metrics = {"val/bits": value}
+        stop.on_validation_end(trainer, module)
+        assert trainer.should_stop is ended
+    resumed = StopWhenSolved(0.5, validations=3)
+    resumed.load_state_dict(stop.state_dict())
+    assert resumed.reached == 2 and not resumed.solved
+    with pytest.raises(ValueError, match="solved_for is 0"):
+        StopWhenSolved(0.5, validations=0)
 
 
 def test_best_is_the_lowest_validation_and_has_no_optimiser(trained):
