@@ -1,7 +1,7 @@
 // Matrix products of the sizes that one step of a controller needs: few rows, a few hundred columns.
 //
-// A sum always runs over its index in order, one number after the other, whatever the number of rows: an item's results do
-// not depend on how many other items are in its group, so they are the same for every number of threads.
+// A sum always runs over its index in order, one number after the other, whatever the number of rows: an item's results
+// do not depend on how many other items are in its group, so they are the same for every number of threads.
 #pragma once
 #include <algorithm>
 
@@ -16,8 +16,8 @@ constexpr int COLUMN_VECTORS = 2;
 #endif
 constexpr int64_t PANEL = COLUMN_VECTORS * LANES;
 
-// A right-hand matrix (inner x columns) in panels of PANEL columns, row after row within a panel. The columns are padded
-// with zeros to whole vectors, so the last panel may be narrower.
+// A right-hand matrix (inner x columns) in panels of PANEL columns, row after row within a panel. The columns are
+// padded with zeros to whole vectors, so the last panel may be narrower.
 struct Packed {
   float* data;
   int64_t inner, columns;
@@ -55,16 +55,18 @@ struct Packed {
 
 enum class Start { zero, bias, add };
 
-// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and VECTORS vectors, A(i, k) = a[i * row_step + k * inner_step].
+// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and VECTORS vectors, A(i, k) = a[i * row_step + k *
+// inner_step].
 template <int ROWS, int VECTORS>
-static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner_step, const float* b, const float* bias,
-                  Start start, float* c, int64_t c_stride) {
+static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner_step, const float* b,
+                  const float* bias, Start start, float* c, int64_t c_stride) {
   vec total[ROWS][VECTORS];
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; ++v)
-      total[i][v] = start == Start::zero ? vec{} : load(start == Start::bias ? bias + v * LANES : c + i * c_stride + v * LANES);
+      total[i][v] =
+          start == Start::zero ? vec{} : load(start == Start::bias ? bias + v * LANES : c + i * c_stride + v * LANES);
   for (int64_t k = 0; k < inner; ++k) {
     vec right[VECTORS];
 #pragma GCC unroll 8
@@ -89,8 +91,8 @@ static void rows_of(int64_t rows, int64_t inner, const float* a, int64_t row_ste
     // 7 rows go as 4 + 3 and not as 6 + 1: a block of one row waits for its own sums.
     int64_t taken = rows >= 2 * ROW_BLOCK || rows == ROW_BLOCK ? ROW_BLOCK : rows > ROW_BLOCK ? (rows + 1) / 2 : rows;
     switch (taken) {
-#define CASE(ROWS) \
-  case ROWS:       \
+#define CASE(ROWS)                                                            \
+  case ROWS:                                                                  \
     block<ROWS, VECTORS>(inner, a, row_step, 1, b, bias, start, c, c_stride); \
     break;
       CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
@@ -103,16 +105,24 @@ static void rows_of(int64_t rows, int64_t inner, const float* a, int64_t row_ste
 }
 
 // C = start + A B for `rows` rows. Writes whole vectors: a row of C (and the bias) has room for the padded columns.
-static void multiply(int64_t rows, const float* a, int64_t row_step, const Packed& right, const float* bias, Start start,
-                     float* c, int64_t c_stride) {
+static void multiply(int64_t rows, const float* a, int64_t row_step, const Packed& right, const float* bias,
+                     Start start, float* c, int64_t c_stride) {
   for (int64_t first = 0; first < right.columns; first += PANEL) {
     const float* b = right.data + first * right.inner;
     const float* panel_bias = bias ? bias + first : nullptr;
     switch (right.width(first) / LANES) {
-      case 1: rows_of<1>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride); break;
-      case 2: rows_of<2>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride); break;
-      case 3: rows_of<3>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride); break;
-      case 4: rows_of<4>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride); break;
+      case 1:
+        rows_of<1>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
+        break;
+      case 2:
+        rows_of<2>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
+        break;
+      case 3:
+        rows_of<3>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
+        break;
+      case 4:
+        rows_of<4>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
+        break;
     }
   }
 }
@@ -120,8 +130,8 @@ static void multiply(int64_t rows, const float* a, int64_t row_step, const Packe
 // Rows of A and B taken into the caches at a time by `outer_sum`.
 constexpr int64_t SUM_ROWS = 128;
 
-// C[i, j] += sum_r A[r, first + i] B[r, j] for i < count: the gradient of a weight (output, input) as one product over all
-// rows. `c` has rows of round_up(columns, LANES) numbers and room for a multiple of ROW_BLOCK rows, zero at first;
+// C[i, j] += sum_r A[r, first + i] B[r, j] for i < count: the gradient of a weight (output, input) as one product over
+// all rows. `c` has rows of round_up(columns, LANES) numbers and room for a multiple of ROW_BLOCK rows, zero at first;
 // `scratch` holds SUM_ROWS * (round_up(columns, LANES) + round_up(count, ROW_BLOCK)) numbers.
 static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t first, int64_t count, const float* b,
                       int64_t b_stride, int64_t columns, float* c, float* scratch) {
@@ -153,10 +163,18 @@ static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t fi
         const float* b_panel = scratch + j * taken;
         float* out = c + i * width + j;
         switch (right.width(j) / LANES) {
-          case 1: block<ROW_BLOCK, 1>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width); break;
-          case 2: block<ROW_BLOCK, 2>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width); break;
-          case 3: block<ROW_BLOCK, 3>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width); break;
-          case 4: block<ROW_BLOCK, 4>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width); break;
+          case 1:
+            block<ROW_BLOCK, 1>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
+            break;
+          case 2:
+            block<ROW_BLOCK, 2>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
+            break;
+          case 3:
+            block<ROW_BLOCK, 3>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
+            break;
+          case 4:
+            block<ROW_BLOCK, 4>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
+            break;
         }
       }
   }

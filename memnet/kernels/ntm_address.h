@@ -1,5 +1,5 @@
-// What the controller emits, made into a weighting: the activations of the interface and location addressing, forwards and
-// backwards (Graves, Wayne and Danihelka 2014, equations 5 to 9).
+// What the controller emits, made into a weighting: the activations of the interface and location addressing, forwards
+// and backwards (Graves, Wayne and Danihelka 2014, equations 5 to 9).
 #pragma once
 #include "ntm_layout.h"
 
@@ -9,8 +9,8 @@ static INLINE void apply(int64_t count, const float* x, float* y, Function f) {
   for (int64_t i = 0; i < count; i += LANES) store_part(y + i, f(load_part(x + i, count - i)), count - i);
 }
 
-// The interface as the Linear gives it -> key through tanh, strength through softplus, gate through sigmoid, shift through
-// softmax, sharpening through 1 + softplus; erase through sigmoid, add through tanh.
+// The interface as the Linear gives it -> key through tanh, strength through softplus, gate through sigmoid, shift
+// through softmax, sharpening through 1 + softplus; erase through sigmoid, add through tanh.
 static void activate_interface(const Problem& p, const float* raw, float* active, HeadScalars* scalars) {
   for (int64_t h = 0; h < p.heads(); ++h) {
     const float* x = raw + h * p.emission();
@@ -43,7 +43,8 @@ static void activate_interface(const Problem& p, const float* raw, float* active
     for (int64_t j = 0; j < p.shifts; ++j) y[2 + j] *= scale;
   }
   apply(p.write_heads * p.width, raw + p.erase_start(), active + p.erase_start(), [](vec x) { return sigmoid(x); });
-  apply(p.write_heads * p.width, raw + p.add_start(), active + p.add_start(), [](vec x) { return hyperbolic_tangent(x); });
+  apply(p.write_heads * p.width, raw + p.add_start(), active + p.add_start(),
+        [](vec x) { return hyperbolic_tangent(x); });
 }
 
 // One head's part of an activated interface and of its gradient.
@@ -68,8 +69,8 @@ static INLINE void close_ring(const Problem& p, float* ring) {
   }
 }
 
-// sum_j s_j w(n - offset_j) from the closed ring of w, with offsets -half to half. `first` is where the ring holds n + half,
-// `step` -1; or, for the sum over w(n + offset_j), where it holds n - half, and 1.
+// sum_j s_j w(n - offset_j) from the closed ring of w, with offsets -half to half. `first` is where the ring holds n +
+// half, `step` -1; or, for the sum over w(n + offset_j), where it holds n - half, and 1.
 static INLINE vec shifted(const Problem& p, const Emission& y, const float* first, int64_t step) {
   const float* s = y.shift();
   if (p.shifts == 3) return s[0] * load(first) + s[1] * load(first + step) + s[2] * load(first + 2 * step);
@@ -87,8 +88,8 @@ static INLINE void for_blocks(const Problem& p, Body body) {
 }
 static INLINE vec only(ivec lanes, vec x) { return (vec)((ivec)x & lanes); }
 
-// to[n] = exp(score_of(n) - bound); returns 1 / their sum. The bound only has to be near the highest score: a guess of the
-// caller's nearly always is, and the highest score itself is looked for only when it is not.
+// to[n] = exp(score_of(n) - bound); returns 1 / their sum. The bound only has to be near the highest score: a guess of
+// the caller's nearly always is, and the highest score itself is looked for only when it is not.
 template <typename Score>
 static INLINE float softmax(const Problem& p, float guess, float* to, Score score_of) {
   auto exponentials = [&](float bound) {
@@ -110,8 +111,9 @@ static INLINE float softmax(const Problem& p, float guess, float* to, Score scor
 }
 
 // From the dot products <key, M_n> to the weighting. `ring` is scratch of ring_size numbers.
-static void address(const Problem& p, const Emission& y, float inverse_key, const float* inverse_norm, const float* previous,
-                    const float* dots, float* cosine, float* content, float* weights, float* ring) {
+static void address(const Problem& p, const Emission& y, float inverse_key, const float* inverse_norm,
+                    const float* previous, const float* dots, float* cosine, float* content, float* weights,
+                    float* ring) {
   const float strength = y.strength(), gate = y.gate(), sharpening = y.sharpening();
   const int64_t half = (p.shifts - 1) / 2;
   // Content: softmax(strength * cosine), equations 5 and 6. A cosine is at most 1.
@@ -127,20 +129,22 @@ static void address(const Problem& p, const Emission& y, float inverse_key, cons
     store(ring + half + n, gate * c + (1.0f - gate) * load(previous + n));
   });
   close_ring(p, ring);
-  // Sharpening in log space: softmax(sharpening * log(w + epsilon)) is (9) without the underflow to 0 / 0. Weights are at
-  // most 1.
+  // Sharpening in log space: softmax(sharpening * log(w + epsilon)) is (9) without the underflow to 0 / 0. Weights are
+  // at most 1.
   share = softmax(p, 0.0f, weights, [&](int64_t n) {
     return sharpening * logarithm(shifted(p, y, ring + 2 * half + n, -1) + p.weight_epsilon);
   });
   for_blocks(p, [&](int64_t n, ivec) { store(weights + n, load(weights + n) * share); });
 }
 
-// Backwards through `address`. d_weights becomes the gradient of the previous weighting; `d_dots` gets the gradient of the
-// dot products, `d_norm` is added the factor of M_n in its own gradient, d_raw (the head's part of the interface's gradient,
-// before the activations) everything but the key. Returns the sum that the key's own norm needs. `ring` is scratch for two.
-static float address_gradient(const Problem& p, const Emission& y, const HeadScalars& scalars, const float* inverse_norm,
-                              const float* previous, const float* cosine, const float* content, const float* weights,
-                              float* d_weights, float* d_dots, float* d_norm, float* d_raw, float* ring) {
+// Backwards through `address`. d_weights becomes the gradient of the previous weighting; `d_dots` gets the gradient of
+// the dot products, `d_norm` is added the factor of M_n in its own gradient, d_raw (the head's part of the interface's
+// gradient, before the activations) everything but the key. Returns the sum that the key's own norm needs. `ring` is
+// scratch for two.
+static float address_gradient(const Problem& p, const Emission& y, const HeadScalars& scalars,
+                              const float* inverse_norm, const float* previous, const float* cosine,
+                              const float* content, const float* weights, float* d_weights, float* d_dots,
+                              float* d_norm, float* d_raw, float* ring) {
   const float gate = y.gate(), sharpening = y.sharpening(), strength = y.strength();
   const int64_t half = (p.shifts - 1) / 2;
   float* d_ring = ring + ring_size(p);

@@ -2,10 +2,10 @@
 #pragma once
 #include "ntm_forward.h"
 
-// Backwards through `lstm_step`: d_output and d_cell (of this step's cell state) become d_gates (before the activations) and
-// d_cell of the step before.
-static void lstm_gradient(int64_t hidden, const float* gates, const float* cell, const float* previous, const float* d_above,
-                          const float* d_later, float* d_cell, float* d_gates) {
+// Backwards through `lstm_step`: d_output and d_cell (of this step's cell state) become d_gates (before the
+// activations) and d_cell of the step before.
+static void lstm_gradient(int64_t hidden, const float* gates, const float* cell, const float* previous,
+                          const float* d_above, const float* d_later, float* d_cell, float* d_gates) {
   for (int64_t j = 0; j < hidden; j += LANES) {
     const int64_t n = hidden - j;
     vec i = load_part(gates + j, n), f = load_part(gates + hidden + j, n);
@@ -26,13 +26,13 @@ struct Backward {
   const Order& order;
   const Kept& kept;
   int64_t group_size;
-  const float* d_outputs;           // may be null
-  const float* const* d_final;      // state gradients coming in, each may be null
-  float* d_inputs;                  // may be null
-  float* const* d_state;            // state gradients going out, each may be null
+  const float* d_outputs;       // may be null
+  const float* const* d_final;  // state gradients coming in, each may be null
+  float* d_inputs;              // may be null
+  float* const* d_state;        // state gradients going out, each may be null
   Parameters parameters{p, nullptr};
-  // Rows like the forward pass's: gradients of what each product gave. `carry_weight` takes a layer's gates to what the layer
-  // below (or the reads of the step before) and its own previous output get.
+  // Rows like the forward pass's: gradients of what each product gave. `carry_weight` takes a layer's gates to what the
+  // layer below (or the reads of the step before) and its own previous output get.
   std::vector<float*> d_gates{};
   float *d_interface = nullptr, *d_out = nullptr;
   std::vector<Packed> carry_weight{};
@@ -72,10 +72,12 @@ struct Backward {
     output_weight.put_columns(0, p.top_row(), parameters.after_layers(2), p.top_row());
   }
 
-  // A thread's own scratch. Carries go from step to step: gradients of reads, hidden and cell state, weightings and memory.
+  // A thread's own scratch. Carries go from step to step: gradients of reads, hidden and cell state, weightings and
+  // memory.
   struct Scratch {
     std::vector<float*> carry{}, d_cell{};
-    float *d_top, *d_weights, *d_memory, *rebuilt, *d_input, *d_reads, *d_dots, *d_norm, *ring, *sums, *numbers, *products;
+    float *d_top, *d_weights, *d_memory, *rebuilt, *d_input, *d_reads, *d_dots, *d_norm, *ring, *sums, *numbers,
+        *products;
     Scratch(const Backward& b, Arena& arena) {
       const Problem& p = b.p;
       const int64_t n = b.group_size;
@@ -131,7 +133,8 @@ struct Backward {
     const int64_t item = order.item[g.first + i], lanes = p.lanes();
     copy_or_zero(d_final[at().reads()], item * p.reads(), p.reads(), s.carry[0] + i * carry_stride(0));
     for (int64_t l = 0; p.lstm && l < p.layers; ++l) {
-      copy_or_zero(d_final[at().hidden], at().layer(item, l), p.hidden, s.carry[l] + i * carry_stride(l) + from_below(l));
+      copy_or_zero(d_final[at().hidden], at().layer(item, l), p.hidden,
+                   s.carry[l] + i * carry_stride(l) + from_below(l));
       copy_or_zero(d_final[at().cell], at().layer(item, l), p.hidden, s.d_cell[l] + i * p.hidden);
     }
     float* weights = s.d_weights + i * p.heads() * lanes;
@@ -157,14 +160,16 @@ struct Backward {
       give(s.d_cell[l] + i * p.hidden, p.hidden, at().cell, at().layer(item, l));
     }
     for (int64_t h = 0; h < p.heads(); ++h)
-      give(s.d_weights + (i * p.heads() + h) * p.lanes(), p.slots, at().weights(h >= p.write_heads), at().head(item, h));
+      give(s.d_weights + (i * p.heads() + h) * p.lanes(), p.slots, at().weights(h >= p.write_heads),
+           at().head(item, h));
     if (d_state[at().memory()])
       unblocked(p, s.d_memory + i * p.matrix(), d_state[at().memory()] + item * p.slots * p.width);
   }
 
   // One item's memory at one step: from the gradients of its reads and of what is carried to that of the interface.
   void memory_step(const Group& g, const Scratch& s, int64_t t, int64_t i) const {
-    const int64_t r = row(g, t, i), lanes = p.lanes(), width = p.width, wide = p.heads() * lanes, writes = p.write_heads;
+    const int64_t r = row(g, t, i), lanes = p.lanes(), width = p.width, wide = p.heads() * lanes,
+                  writes = p.write_heads;
     const float* interface = kept.interface + r * p.interface();
     float* d_raw = d_interface + r * p.interface();
     const HeadScalars* scalars = reinterpret_cast<const HeadScalars*>(kept.scalars) + r * p.heads();
@@ -190,8 +195,8 @@ struct Backward {
     auto head = [&](int64_t h, const float* inverse) {
       const Emission y{interface + h * p.emission(), width, p.shifts};
       return address_gradient(p, y, scalars[h], inverse, previous + h * lanes, kept.slots.cosine(r, h),
-                              kept.slots.content(r, h), weights + h * lanes, d_weights + h * lanes, s.d_dots + h * lanes,
-                              s.d_norm, d_raw + h * p.emission(), s.ring);
+                              kept.slots.content(r, h), weights + h * lanes, d_weights + h * lanes,
+                              s.d_dots + h * lanes, s.d_norm, d_raw + h * p.emission(), s.ring);
     };
     // d_raw holds each head's key norm sum at the place of its key until the keys' gradients are made below.
     std::fill(s.d_norm, s.d_norm + lanes, 0.0f);
@@ -203,13 +208,12 @@ struct Backward {
     const float* read_weights = weights + writes * lanes;
     float* read_sums = s.sums + writes * width * LANES;
     if (p.read_heads == 1 && writes == 1) {
-      step_gradient(p, before, after, read_weights, s.d_reads, by_read, read_sums, weights, erase, add, d_memory, d_weights,
-                    d_erase_sums, d_add_sums);
+      step_gradient(p, before, after, read_weights, s.d_reads, by_read, read_sums, weights, erase, add, d_memory,
+                    d_weights, d_erase_sums, d_add_sums);
     } else {
       read_gradient(p, read_weights, s.d_reads, d_memory);
       score_gradient(p, p.read_heads, by_read, after, d_memory, read_sums);
-      write_gradient(p, before, weights, erase, add, d_memory, d_weights, d_erase_sums, d_add_sums,
-                     s.products);
+      write_gradient(p, before, weights, erase, add, d_memory, d_weights, d_erase_sums, d_add_sums, s.products);
     }
     std::fill(s.d_norm, s.d_norm + lanes, 0.0f);
     for (int64_t h = 0; h < writes; ++h) d_raw[h * p.emission()] = head(h, inverse_before);
@@ -260,27 +264,30 @@ struct Backward {
       if (!running) continue;
       const int64_t first = row(g, t, 0);
       for (int64_t i = 0; i < running; ++i)
-        copy_or_zero(d_outputs, (order.item[g.first + i] * p.time + t) * p.output, p.output, d_out + (first + i) * p.output);
+        copy_or_zero(d_outputs, (order.item[g.first + i] * p.time + t) * p.output, p.output,
+                     d_out + (first + i) * p.output);
       multiply(running, d_out + first * p.output, p.output, output_weight, nullptr, Start::zero, s.d_top, top_stride());
       for (int64_t i = 0; i < running; ++i) memory_step(g, s, t, i);
-      multiply(running, d_interface + first * p.interface(), p.interface(), interface_weight, nullptr, Start::add, s.d_top,
-               top_stride());
+      multiply(running, d_interface + first * p.interface(), p.interface(), interface_weight, nullptr, Start::add,
+               s.d_top, top_stride());
       for (int64_t l = p.layers - 1; l >= 0; --l) layer_step(g, s, t, running, l);
       if (!d_inputs) continue;
-      multiply(running, d_gates[0] + first * p.gates(), p.gates(), input_weight, nullptr, Start::zero, s.d_input, input_stride);
+      multiply(running, d_gates[0] + first * p.gates(), p.gates(), input_weight, nullptr, Start::zero, s.d_input,
+               input_stride);
       for (int64_t i = 0; i < running; ++i)
         copy(s.d_input + i * input_stride, p.input, d_inputs + (order.item[g.first + i] * p.time + t) * p.input);
     }
     for (int64_t i = 0; i < g.count; ++i) finish(g, s, i);
     for (int64_t i = 0; d_inputs && i < g.count; ++i) {
       const int64_t item = order.item[g.first + i];
-      std::fill(d_inputs + (item * p.time + order.length[g.first + i]) * p.input, d_inputs + (item + 1) * p.time * p.input, 0.0f);
+      std::fill(d_inputs + (item * p.time + order.length[g.first + i]) * p.input,
+                d_inputs + (item + 1) * p.time * p.input, 0.0f);
     }
   }
 };
 
-// The gradient of one weight and its bias: d_weight[i, j] = sum over rows of left[r, i] right[r, j], the columns going to two
-// matrices (an LSTM has one for its input and one for its own output).
+// The gradient of one weight and its bias: d_weight[i, j] = sum over rows of left[r, i] right[r, j], the columns going
+// to two matrices (an LSTM has one for its input and one for its own output).
 struct WeightGradient {
   const float* left;
   int64_t outputs;
@@ -301,7 +308,8 @@ struct WeightGradient {
     outer_sum(rows, left, outputs, from, count, right, stride, inputs, sums, own);
     for (int64_t i = 0; i < count; ++i) {
       copy(sums + i * width, first_inputs, first + (from + i) * first_inputs);
-      if (second) copy(sums + i * width + first_inputs, inputs - first_inputs, second + (from + i) * (inputs - first_inputs));
+      if (second)
+        copy(sums + i * width + first_inputs, inputs - first_inputs, second + (from + i) * (inputs - first_inputs));
     }
     for (int64_t i = 0; i < count; i += LANES) {
       const int64_t n = count - i;

@@ -1,8 +1,8 @@
 // The whole sequence of a Neural Turing Machine, forwards and backwards, on the CPU.
 //
 // A group of batch items goes through all steps together, so that the controller's, the interface's and the output's
-// products are matrix products; groups are independent and are shared out among threads. The gradients of the weights are
-// products over all rows of all steps, made once at the end.
+// products are matrix products; groups are independent and are shared out among threads. The gradients of the weights
+// are products over all rows of all steps, made once at the end.
 #include <atomic>
 #include <exception>
 #include <thread>
@@ -11,8 +11,8 @@
 
 namespace {
 
-// Subnormal numbers count as 0 while this lives: far slots' weights reach them, and some processors take a hundred times as
-// long for one. Nothing else in the process notices.
+// Subnormal numbers count as 0 while this lives: far slots' weights reach them, and some processors take a hundred
+// times as long for one. Nothing else in the process notices.
 class WithoutSubnormals {
 #if defined(__SSE2__)
   const unsigned before_ = _mm_getcsr();
@@ -89,13 +89,15 @@ std::vector<WeightGradient> products_of(const Backward& pass, float* const* d_pa
   std::vector<WeightGradient> all;
   for (int64_t l = 0; l < p.layers; ++l) {
     float* const* d = d_parameters + l * (p.lstm ? 4 : 2);
-    all.push_back({pass.d_gates[l], p.gates(), pass.kept.rows_in[l], p.row_of(l), p.row_of(l), p.below(l), d[0], p.lstm ? d[1] : nullptr,
-                   p.lstm ? d[2] : d[1], p.lstm ? d[3] : nullptr});
+    all.push_back({pass.d_gates[l], p.gates(), pass.kept.rows_in[l], p.row_of(l), p.row_of(l), p.below(l), d[0],
+                   p.lstm ? d[1] : nullptr, p.lstm ? d[2] : d[1], p.lstm ? d[3] : nullptr});
   }
   float* const* d = d_parameters + p.layers * (p.lstm ? 4 : 2);
   // The interface sees the control alone, the first part of a row.
-  all.push_back({pass.d_interface, p.interface(), pass.kept.top, p.hidden, p.top_row(), p.hidden, d[0], nullptr, d[1], nullptr});
-  all.push_back({pass.d_out, p.output, pass.kept.top, p.top_row(), p.top_row(), p.top_row(), d[2], nullptr, d[3], nullptr});
+  all.push_back(
+      {pass.d_interface, p.interface(), pass.kept.top, p.hidden, p.top_row(), p.hidden, d[0], nullptr, d[1], nullptr});
+  all.push_back(
+      {pass.d_out, p.output, pass.kept.top, p.top_row(), p.top_row(), p.top_row(), d[2], nullptr, d[3], nullptr});
   return all;
 }
 
@@ -132,9 +134,8 @@ EXPORT int memnet_ntm_forward(const int64_t* sizes, const float* epsilons, const
     Arena arena{scratch};
     const std::vector<Forward::Scratch> own = plan.lay_out(pass, arena);
     pass.pack();
-    share_out(plan.groups.size(), plan.problem.threads, [&](int64_t g, int64_t thread) {
-      pass.run(plan.groups[g], thread, own[thread]);
-    });
+    share_out(plan.groups.size(), plan.problem.threads,
+              [&](int64_t g, int64_t thread) { pass.run(plan.groups[g], thread, own[thread]); });
     return 0;
   } catch (const std::exception&) {
     return 1;
@@ -153,9 +154,8 @@ EXPORT int memnet_ntm_backward(const int64_t* sizes, const float* epsilons, cons
     std::vector<float*> products;
     const std::vector<Backward::Scratch> own = plan.lay_out(pass, arena, products);
     pass.pack();
-    share_out(plan.groups.size(), plan.problem.threads, [&](int64_t g, int64_t thread) {
-      pass.run(plan.groups[g], own[thread]);
-    });
+    share_out(plan.groups.size(), plan.problem.threads,
+              [&](int64_t g, int64_t thread) { pass.run(plan.groups[g], own[thread]); });
     if (!d_parameters) return 0;
     const std::vector<WeightGradient> all = products_of(pass, d_parameters);
     const int64_t parts = plan.problem.threads;

@@ -4,8 +4,8 @@
 #include "ntm_address.h"
 #include "ntm_memory.h"
 
-// The parameters as the caller lists them: for each layer weight_ih, weight_hh, bias_ih, bias_hh with an LSTM, weight and
-// bias without; then weight and bias of the interface and of the output.
+// The parameters as the caller lists them: for each layer weight_ih, weight_hh, bias_ih, bias_hh with an LSTM, weight
+// and bias without; then weight and bias of the interface and of the output.
 struct Parameters {
   const Problem& p;
   const float* const* list;
@@ -15,8 +15,8 @@ struct Parameters {
   const float* after_layers(int64_t which) const { return of_layer(p.layers, which); }
 };
 
-// Where things lie in a list of state tensors: hidden and cell (batch, layer, hidden) with an LSTM, memory (batch, slot,
-// width), write weights and read weights (batch, head, slot), reads (batch, head, width).
+// Where things lie in a list of state tensors: hidden and cell (batch, layer, hidden) with an LSTM, memory (batch,
+// slot, width), write weights and read weights (batch, head, slot), reads (batch, head, width).
 struct StateList {
   const Problem& p;
   static constexpr int64_t hidden = 0, cell = 1;
@@ -123,10 +123,13 @@ struct Forward {
     const int64_t rank = g.first + i, length = order.length[rank];
     const bool last = t == length - 1;
     if (!p.training || (!last && (t + 1) % p.segment)) return s.running + i * p.matrix();
-    return kept.memory + (order.first_memory[rank] + (last ? (length + p.segment - 1) / p.segment : (t + 1) / p.segment)) * p.matrix();
+    return kept.memory +
+           (order.first_memory[rank] + (last ? (length + p.segment - 1) / p.segment : (t + 1) / p.segment)) *
+               p.matrix();
   }
   const float* weights_before(const Group& g, int64_t thread, int64_t t, int64_t i) const {
-    return t ? kept.slots.weights(row(g, thread, t - 1, i)) : kept.first_weights + (g.first + i) * p.heads() * p.lanes();
+    return t ? kept.slots.weights(row(g, thread, t - 1, i))
+             : kept.first_weights + (g.first + i) * p.heads() * p.lanes();
   }
 
   void begin(const Group& g, int64_t thread, const Scratch& s, int64_t i) const {
@@ -167,8 +170,8 @@ struct Forward {
   // One layer of the controller for the items still running.
   void layer_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t running, int64_t l) const {
     const int64_t first = row(g, thread, t, 0), stride = round_up(p.gates(), LANES), hidden = p.hidden;
-    multiply(running, kept.rows_in[l] + first * p.row_of(l), p.row_of(l), layer_weight[l], layer_bias[l], Start::bias, s.z,
-             stride);
+    multiply(running, kept.rows_in[l] + first * p.row_of(l), p.row_of(l), layer_weight[l], layer_bias[l], Start::bias,
+             s.z, stride);
     for (int64_t i = 0; i < running; ++i) {
       const int64_t r = first + i, rank = g.first + i;
       float* up = l + 1 < p.layers ? kept.rows_in[l + 1] + r * p.row_of(l + 1) : kept.top + r * p.top_row();
@@ -230,7 +233,8 @@ struct Forward {
       if (!running) break;
       const int64_t first = row(g, thread, t, 0);
       for (int64_t i = 0; i < running; ++i)
-        copy(inputs + (order.item[g.first + i] * p.time + t) * p.input, p.input, kept.rows_in[0] + (first + i) * p.row_of(0));
+        copy(inputs + (order.item[g.first + i] * p.time + t) * p.input, p.input,
+             kept.rows_in[0] + (first + i) * p.row_of(0));
       for (int64_t l = 0; l < p.layers; ++l) layer_step(g, thread, s, t, running, l);
       const float* top = kept.top + first * p.top_row();
       multiply(running, top, p.top_row(), interface_weight, interface_bias, Start::bias, s.raw, raw_stride);

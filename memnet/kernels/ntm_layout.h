@@ -37,15 +37,17 @@ struct Problem : Sizes {
   int64_t matrix() const { return lanes() * width; }
 };
 
-// Items from the longest to the shortest (their places in this order are their ranks), so that those still running at a step
-// are the first ones. Row r of everything kept per step is (step, rank), step after step, without the padding.
+// Items from the longest to the shortest (their places in this order are their ranks), so that those still running at a
+// step are the first ones. Row r of everything kept per step is (step, rank), step after step, without the padding.
 struct Order {
   std::vector<int64_t> item, length, first_row, first_memory;  // by rank, by rank, by step, by rank
   int64_t rows = 0, memories = 0;
 
-  Order(const Problem& p, const int64_t* lengths) : item(p.batch), length(p.batch), first_row(p.time + 1), first_memory(p.batch) {
+  Order(const Problem& p, const int64_t* lengths)
+      : item(p.batch), length(p.batch), first_row(p.time + 1), first_memory(p.batch) {
     std::iota(item.begin(), item.end(), 0);
-    if (lengths) std::stable_sort(item.begin(), item.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    if (lengths)
+      std::stable_sort(item.begin(), item.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
     for (int64_t rank = 0; rank < p.batch; ++rank) {
       length[rank] = lengths ? lengths[item[rank]] : p.time;
       first_memory[rank] = memories;
@@ -91,8 +93,8 @@ struct Arena {
   }
 };
 
-// What a row keeps for every slot, in one piece: for each head its cosines, its weights by content and its final weights, and
-// 1 / |memory row| after the step's write.
+// What a row keeps for every slot, in one piece: for each head its cosines, its weights by content and its final
+// weights, and 1 / |memory row| after the step's write.
 struct SlotRows {
   float* base;
   int64_t lanes, heads;
@@ -110,13 +112,14 @@ static INLINE void fetch(const float* p, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(p + i, 0, 2);
 }
 
-// What the forward pass leaves for the backward pass. Rows of one step in one piece each; without training only the rows of
-// two steps for each thread, used in turn.
+// What the forward pass leaves for the backward pass. Rows of one step in one piece each; without training only the
+// rows of two steps for each thread, used in turn.
 struct Kept {
-  std::vector<float*> rows_in, gates, cell, first_cell;  // by layer: input rows, gates (i, f, g, o), cell state, before step 0
-  float *top, *interface, *scalars;                      // control and reads; the activated interface; see HeadScalars
+  std::vector<float*> rows_in, gates, cell,
+      first_cell;                    // by layer: input rows, gates (i, f, g, o), cell state, before step 0
+  float *top, *interface, *scalars;  // control and reads; the activated interface; see HeadScalars
   SlotRows slots;
-  float *first_weights, *first_inverse, *memory;         // before step 0, by rank; memories, by Order::first_memory
+  float *first_weights, *first_inverse, *memory;  // before step 0, by rank; memories, by Order::first_memory
 
   Kept(const Problem& p, const Order& order, Arena& arena, int64_t group_size) {
     int64_t rows = p.training ? order.rows : p.threads * 2 * group_size;
@@ -141,5 +144,5 @@ struct HeadScalars {
   float inverse_key;     // 1 / |key|
   float strength_slope;  // d softplus / d x of the key strength
   float sharpen_slope;
-  float unused;
+  float unused;  // fills 16 bytes
 };

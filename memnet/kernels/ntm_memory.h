@@ -1,7 +1,7 @@
 // Passes over one item's memory: scores, reading, writing and their gradients.
 //
-// The memory lies in blocks of LANES slots, (block, width, lane); a weighting is one number per slot. Lanes beyond the last
-// slot hold zeros in both.
+// The memory lies in blocks of LANES slots, (block, width, lane); a weighting is one number per slot. Lanes beyond the
+// last slot hold zeros in both.
 #pragma once
 #include "ntm_layout.h"
 
@@ -103,8 +103,7 @@ static void write_slots(const Problem& p, const float* before, float* after, con
       }
     }
     if (NORMS)
-      for (int i = 0; i < T; ++i)
-        store(inverse_norm + (b + i) * LANES, 1.0f / square_root(norm[i] + p.norm_epsilon));
+      for (int i = 0; i < T; ++i) store(inverse_norm + (b + i) * LANES, 1.0f / square_root(norm[i] + p.norm_epsilon));
   });
 }
 
@@ -118,15 +117,15 @@ static void write_any(const Problem& p, const float* before, float* after, const
 
 // What heads of one kind hand to the gradients of the memory that they addressed.
 struct MemoryGradient {
-  const float* dot;    // (head, slot): gradient of <key, M_n>
-  const float* norm;   // (slot): factor of M_n, from the norms in all heads' cosines
-  const float* key;    // (head, width) with stride `key_stride`
+  const float* dot;   // (head, slot): gradient of <key, M_n>
+  const float* norm;  // (slot): factor of M_n, from the norms in all heads' cosines
+  const float* key;   // (head, width) with stride `key_stride`
   int64_t key_stride;
 };
 
 // dM += the gradient through the cosines of `heads` heads that addressed M, and sums[h, w] = sum_n dot_n M_n,w.
-static void score_gradient(const Problem& p, int64_t heads, const MemoryGradient& from, const float* memory, float* d_memory,
-                           float* sums) {
+static void score_gradient(const Problem& p, int64_t heads, const MemoryGradient& from, const float* memory,
+                           float* d_memory, float* sums) {
   const int64_t width = p.width, lanes = p.lanes();
   for (int64_t h = 0; h < heads; ++h)
     for_tiles(p.blocks(), [&](auto tile, int64_t b) {
@@ -165,10 +164,12 @@ static void read_gradient(const Problem& p, const float* weights, const float* d
     }
 }
 
-// Backwards through `write_slots`: turns dM_t into dM_{t-1}, adds to the gradients of the weights (head, slot) and leaves
-// the lanes of the gradients of erase and add in d_erase and d_add (head, width). `scratch` holds 2 * heads + 1 vectors.
-static void write_gradient(const Problem& p, const float* before, const float* weights, const float* erase, const float* add,
-                           float* d_memory, float* d_weights, float* d_erase, float* d_add, float* scratch) {
+// Backwards through `write_slots`: turns dM_t into dM_{t-1}, adds to the gradients of the weights (head, slot) and
+// leaves the lanes of the gradients of erase and add in d_erase and d_add (head, width). `scratch` holds 2 * heads + 1
+// vectors.
+static void write_gradient(const Problem& p, const float* before, const float* weights, const float* erase,
+                           const float* add, float* d_memory, float* d_weights, float* d_erase, float* d_add,
+                           float* scratch) {
   const int64_t lanes = p.lanes(), width = p.width, heads = p.write_heads;
   // kept[h] = 1 - w_h e_h; later[h] is the product of kept[h], kept[h + 1], ...
   float *kept = scratch, *later = scratch + heads * LANES;
@@ -254,6 +255,5 @@ static void blocked(const Problem& p, const float* rows, float* memory) {
 }
 static void unblocked(const Problem& p, const float* memory, float* rows) {
   for (int64_t n = 0; n < p.slots; ++n)
-    for (int64_t w = 0; w < p.width; ++w)
-      rows[n * p.width + w] = memory[(n / LANES * p.width + w) * LANES + n % LANES];
+    for (int64_t w = 0; w < p.width; ++w) rows[n * p.width + w] = memory[(n / LANES * p.width + w) * LANES + n % LANES];
 }

@@ -62,7 +62,6 @@ static INLINE vec square_root(vec x) {
   return y;
 #endif
 }
-// A comparison with NaN is false, so each of the functions below gives NaN for NaN.
 static INLINE vec max_of(vec a, vec b) { return a > b ? a : b; }
 static INLINE vec magnitude(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
@@ -72,15 +71,15 @@ static INLINE vec magnitude(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, ivec{__VA_ARGS__})
 #endif
 
-// Lane i of the result is the sum over the lanes of rows[i], i < LANES; the rows are overwritten. Each step folds rows that
-// are WIDTH apart, and groups of lanes of that width, in halves; the lanes come out in the order of the rows.
+// Lane i of the result is the sum over the lanes of rows[i], i < LANES; the rows are overwritten. Each step folds rows
+// that are WIDTH apart, and groups of lanes of that width, in halves; the lanes come out in the order of the rows.
 template <int WIDTH>
 struct Lanes;
-#define LANE_STEP(WIDTH, SWAP, LOW, HIGH)                                                                  \
-  template <>                                                                                              \
-  struct Lanes<WIDTH> {                                                                                    \
-    static INLINE vec swap(vec a) { return SHUFFLE(a, a, SWAP); }                                          \
-    static INLINE vec fold(vec a, vec b) { return SHUFFLE(a, b, LOW) + SHUFFLE(a, b, HIGH); }              \
+#define LANE_STEP(WIDTH, SWAP, LOW, HIGH)                                                     \
+  template <>                                                                                 \
+  struct Lanes<WIDTH> {                                                                       \
+    static INLINE vec swap(vec a) { return SHUFFLE(a, a, SWAP); }                             \
+    static INLINE vec fold(vec a, vec b) { return SHUFFLE(a, b, LOW) + SHUFFLE(a, b, HIGH); } \
   };
 #define LIST(...) __VA_ARGS__
 #if MEMNET_LANES == 16
@@ -129,6 +128,8 @@ static INLINE float highest(vec x) {
   else
     return x[0];
 }
+
+// A comparison with NaN is false, and below it is arranged so that every function gives NaN for NaN.
 
 // exp(x), about 1e-7 relative. Below -87.3 it is 0, above 88 it stays at exp(88).
 static INLINE vec exponential(vec x) {

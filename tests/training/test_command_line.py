@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 
@@ -96,8 +97,8 @@ def test_fit_stops_when_solved(tiny, write, exit_code, capsys):
 
 def test_solved_means_several_validations_in_a_row():
     stop = StopWhenSolved(0.5, validations=2)
-    trainer, module = Mock(sanity_checking=False, should_stop=False), Mock(spec=Experiment)
-    trainer.state.fn = "fit"
+    trainer, module = Mock(spec=pl.Trainer, sanity_checking=False, should_stop=False), Mock(spec=Experiment)
+    trainer.state = Mock(fn="fit")
     module.task.monitor = "bits"
     for value, ended in [(0.4, False), (0.6, False), (0.5, False), (0.3, True)]:
         trainer.callback_metrics = {"val/bits": value}
