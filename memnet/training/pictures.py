@@ -4,6 +4,7 @@ Figures are made without pyplot, which would keep them all alive and pick a back
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,15 @@ def draw_weights(
             axis.set_visible(False)
         for axis, (name, each) in zip(axes[1:, column], heads.items(), strict=False):
             extent = (-0.5, each.shape[0] - 0.5, first - 0.5, last + 0.5)
+            shown = each.take(range(first, last + 1), axis=1, mode="wrap").T
             image = axis.imshow(
-                each[:, first : last + 1].T, origin="lower", aspect="auto", interpolation="nearest", cmap="magma",
+                shown, origin="lower", aspect="auto", interpolation="nearest", cmap="magma",
                 vmin=0, vmax=1, extent=extent,
             )  # fmt: skip
             axis.set_title(name, fontsize="medium")
             axis.set_ylabel("location")
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.yaxis.set_major_formatter(lambda slot, _, slots=each.shape[1]: f"{round(slot) % slots}")
         bottom = axes[len(heads), column]
         bottom.set_xlabel("time step")
         bottom.tick_params(labelbottom=True)
@@ -163,12 +166,18 @@ def _heads(weights: Mapping[str, np.ndarray], verb: str) -> dict[str, np.ndarray
 
 
 def _used_slots(weights: list[np.ndarray]) -> tuple[int, int]:
-    """First and last slot worth showing, with a margin; all of them where the use is spread out."""
+    """First and last slot worth showing, with a margin; all of them where the use is spread out.
+
+    A shift leads from the last slot to the first, so the span may too: its end then exceeds the number of slots.
+    """
     slots = max(each.shape[2] for each in weights)
     used = sorted({int(slot) for each in weights for slot in np.nonzero((each > _USED).any((0, 1)))[0]})
-    if not used or used[-1] - used[0] >= slots // 2:
+    if not used:
         return 0, slots - 1
-    return max(used[0] - 2, 0), min(used[-1] + 2, slots - 1)
+    gaps = [(after - before, after) for before, after in pairwise([*used, used[0] + slots])]
+    widest, after = max(gaps)
+    first, last = after % slots - 2, after % slots + slots - widest + 2
+    return (first, last) if last - first < slots // 2 else (0, slots - 1)
 
 
 def _thin(points: np.ndarray, most: int = 400) -> np.ndarray:

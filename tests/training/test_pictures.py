@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memnet.training import pictures
 from memnet.training.pictures import draw_example, draw_learning_curve, draw_weights
 
 PANELS = {
@@ -22,7 +23,7 @@ def images(figure):
 def test_an_example_is_shown_as_it_is():
     figure = draw_example(PANELS, "title")
     shown = images(figure)
-    assert [np.array_equal(image.get_array(), panel) for image, panel in zip(shown, PANELS.values(), strict=True)]
+    assert all(np.array_equal(image.get_array(), panel) for image, panel in zip(shown, PANELS.values(), strict=True))
     assert [axis.get_ylabel().split("\n")[0] for axis in figure.axes[:4]] == list(PANELS)
     assert figure.axes[3].get_xlabel() == "time step"
     assert [image.get_clim() for image in shown] == [(-1, 1), (0, 1), (0, 1), (0, 1)]
@@ -93,3 +94,19 @@ def test_plot_draws_every_rung_and_overwrites_nothing_of_others(trained, exit_co
 @pytest.mark.parametrize("arguments", [["plot"], ["plot", "a", "b"], ["plot", "a", "--nothing"]])
 def test_plot_with_arguments_it_does_not_understand(exit_code, arguments):
     assert exit_code(*arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("used", "span"),
+    [
+        ([3, 4, 5], (1, 7)),
+        ([62, 63, 0, 1], (60, 67)),  # over the end of the circle: 64 is slot 0 again
+        ([0], (-2, 2)),
+        ([], (0, 63)),
+        ([0, 32], (0, 63)),  # half the memory or more: all of it
+    ],
+)
+def test_the_slots_shown_are_the_used_ones_around_the_circle(used, span):
+    weights = np.zeros((4, 1, 64))
+    weights[:, :, used] = 0.5
+    assert pictures._used_slots([weights]) == span
