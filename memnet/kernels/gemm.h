@@ -139,11 +139,8 @@ static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t fi
   float* left = scratch + SUM_ROWS * width;
   for (int64_t r = 0; r < rows; r += SUM_ROWS) {
     int64_t taken = std::min(SUM_ROWS, rows - r);
+    // Columns of padding stay as they are: they only ever meet sums that nobody reads.
     Packed right{scratch, taken, columns};
-    for (int64_t k = 0; columns % LANES && k < taken; ++k) {
-      int64_t start = columns / PANEL * PANEL;
-      store(scratch + start * taken + k * right.width(start) + (columns - columns % LANES - start), vec{});
-    }
     right.put(0, taken, b + r * b_stride, b_stride);
     for (int64_t i = 0; i < count; i += ROW_BLOCK) {
       const float* source = a + r * a_stride + first + i;

@@ -115,8 +115,8 @@ static INLINE void fetch(const float* p, int64_t count) {
 // What the forward pass leaves for the backward pass. Rows of one step in one piece each; without training only the
 // rows of two steps for each thread, used in turn.
 struct Kept {
-  std::vector<float*> rows_in, gates, cell,
-      first_cell;                    // by layer: input rows, gates (i, f, g, o), cell state, before step 0
+  // By layer: input rows, gates (i, f, g, o), cell state, and that before step 0.
+  std::vector<float*> rows_in, gates, cell, first_cell;
   float *top, *interface, *scalars;  // control and reads; the activated interface; see HeadScalars
   SlotRows slots;
   float *first_weights, *first_inverse, *memory;  // before step 0, by rank; memories, by Order::first_memory
