@@ -34,7 +34,8 @@ def unroll(
         lengths: how many steps of each sequence are real, best on the CPU (the loop looks at the shortest). Outputs
             beyond a sequence's length are 0, and its state stays that of its last real step.
         checkpoint_every: keep only every so many-th state for the backward pass and compute the steps between once
-            more. Peak memory is least near the square root of the number of steps. None: keep all.
+            more. Peak memory is least near the square root of the number of steps. None: keep all. A kernel takes
+            checkpoints of the memory of its own and has no use for this.
 
     Returns:
         The outputs, and the state after each sequence's last step.
