@@ -25,6 +25,9 @@ from memnet.kernels.ntm_cell import (
 
 SOURCE = "ntm_cpu.cpp"
 
+ITEMS_PER_THREAD = 16
+"""Fewer batch items than this are not worth a thread: copy at batch 4 trained 1.4 times as fast on one of two cores."""
+
 
 class _Call(NamedTuple):
     """What a forward pass and its backward pass have in common."""
@@ -78,7 +81,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
         norm_eps=cell.access.read_addressing.inner.score.eps,
         training=torch.is_grad_enabled() and any(x.requires_grad for x in (inputs, *tensors)),
         segment=_segment(time),
-        threads=min(torch.get_num_threads(), batch),
+        threads=max(1, min(torch.get_num_threads(), batch // ITEMS_PER_THREAD)),
     )
     if call.training:
         outputs, *end = _Sequence.apply(call, inputs, *tensors)
