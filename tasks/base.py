@@ -1,13 +1,15 @@
 """What the training code needs of a task: its batches, its loss and metrics, and how an example is shown."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SequenceBatch(NamedTuple):
@@ -32,12 +34,15 @@ class Evaluation(NamedTuple):
     Attributes:
         loss: what training minimises.
         metrics: name to one value for each sequence, without gradient.
-        outputs: the model's outputs (logits), for pictures and for printing.
+        outputs: what the model answered (logits, symbols), for pictures and for printing.
+        answers: the model's answer and the right one as texts, one pair for each sequence, where there is something
+            that can only be measured over a whole set (see ``Task.corpus_metrics``).
     """
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, " batch"]]
-    outputs: Float[Tensor, "batch time out"]
+    outputs: Tensor
+    answers: list[tuple[str, str]] | None = None
 
 
 class Task(pl.LightningDataModule, abc.ABC):
@@ -47,11 +52,15 @@ class Task(pl.LightningDataModule, abc.ABC):
 
     Attributes:
         monitor: the metric that chooses the best checkpoint; lower is better.
+        curve: the metric of the learning curve, and what its axis is called.
+        epoch_size: how many training sequences an epoch has; None where every sequence is new.
         batches_consumed: where ``train_dataloader`` starts. Training code that resumes a run sets it to the number of
             global batches already trained on.
     """
 
     monitor: ClassVar[str] = "bits"
+    curve: ClassVar[tuple[str, str]] = ("bits", "bits per sequence")
+    epoch_size: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,13 +93,16 @@ class Task(pl.LightningDataModule, abc.ABC):
         """
 
     @abc.abstractmethod
-    def picture(self, batch: Any, outputs: Tensor, item: int) -> dict[str, np.ndarray]:
-        """One example as titled panels (channels x time), for plots.
+    def draw(self, network: nn.Module, batch: Any, title: str) -> "dict[str, Figure]":
+        """Pictures of a batch's first example: what the network answers, and where it looks.
 
         Args:
-            batch: the batch that holds the example.
-            outputs: ``Evaluation.outputs`` of that batch.
-            item: which example of the batch.
+            network: a trained network, on the CPU.
+            batch: the batch that holds the example, on the CPU.
+            title: what it is, for the heading.
+
+        Returns:
+            Kind of picture, such as ``example`` or ``weights``, to picture.
         """
 
     @abc.abstractmethod
@@ -107,15 +119,36 @@ class Task(pl.LightningDataModule, abc.ABC):
         """The source paper's results: name of a test set to column title to number; empty where it gives none."""
         return {}
 
+    def corpus_metrics(self, answers: list[tuple[str, str]]) -> dict[str, float]:
+        """Metrics of a whole set that are no means over its sequences, such as BLEU; none by default.
+
+        Args:
+            answers: the model's answer and the right one, for each sequence of the set.
+        """
+        return {}
+
+    def batch_of(self, text: str) -> Any:
+        """A batch of one example that a person has typed.
+
+        Args:
+            text: the example.
+
+        Raises:
+            ValueError: the text does not do, or this task's examples are nothing that can be typed.
+        """
+        raise ValueError(f"--input is {text!r}, but the examples of {type(self).__name__} are no text.")
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves all of a batch but ``lengths``: reading lengths from a GPU would make every step wait for it."""
-        if not isinstance(batch, SequenceBatch):
+        """Moves all of a batch but its lengths: reading lengths from a GPU would make every step wait for it."""
+        if not (isinstance(batch, tuple) and hasattr(batch, "_fields")):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return SequenceBatch(
-            batch.inputs.to(device, non_blocking=True),
-            batch.targets.to(device, non_blocking=True),
-            batch.mask.to(device, non_blocking=True),
-            batch.lengths,
+        return type(batch)(
+            *(
+                part.to(device, non_blocking=True)
+                if isinstance(part, Tensor) and not name.endswith("lengths")
+                else part
+                for name, part in zip(batch._fields, batch, strict=True)
+            )
         )
 
     def ranks(self) -> tuple[int, int]:

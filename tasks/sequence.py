@@ -2,6 +2,8 @@
 
 import abc
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,11 +11,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memnet.addressing import Addressing
 from memnet.checks import check_positive
+from memnet.recording import record
 
 from . import show
 from .base import Evaluation, SequenceBatch, Task
 from .sampling import TEST, TRAIN, VALIDATION, BatchStream, Draws, Sampler, stream_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SequenceTask(Task):
@@ -121,7 +128,32 @@ class SequenceTask(Task):
         return Evaluation(nats.mean(), metrics, outputs)
 
     def picture(self, batch: SequenceBatch, outputs: Tensor, item: int) -> dict[str, np.ndarray]:
+        """One example as titled panels, channels by time steps.
+
+        Args:
+            batch: the batch that holds the example.
+            outputs: ``Evaluation.outputs`` of that batch.
+            item: which example of the batch.
+        """
         return show.panels(batch, outputs, item)
+
+    @torch.no_grad()
+    def draw(self, network: nn.Module, batch: SequenceBatch, title: str) -> "dict[str, Figure]":
+        from memnet.training.pictures import draw_example, draw_weights  # matplotlib is not needed before
+
+        first = SequenceBatch(*(part[:1] for part in batch))
+        has_memory = any(isinstance(module, Addressing) for module in network.modules())
+        listening: AbstractContextManager[dict[str, Tensor]] = record(network) if has_memory else nullcontext({})
+        with listening as trace:
+            evaluation = self.evaluate(network, first)
+        panels = self.picture(first, evaluation.outputs, 0)
+        steps = panels["target"].shape[1]
+        score = ", ".join(f"{name.replace('_', ' ')} {float(each[0]):.3g}" for name, each in evaluation.metrics.items())
+        figures = {"example": draw_example(panels, f"{title}: {score}")}
+        if trace:
+            weights = {name: each[0, :steps].numpy() for name, each in trace.items()}
+            figures["weights"] = draw_weights(panels, weights, title)
+        return figures
 
     def describe(self, batch: SequenceBatch, outputs: Tensor, item: int) -> str:
         return show.text(batch, outputs, item)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from memnet.checks import check_positive
+from memnet.training.averaging import AveragedWeights
 from memnet.training.experiment import Experiment, NonFiniteError
 from memnet.training.runs import RunFolder
 
@@ -75,14 +77,14 @@ class Checkpoints(Checkpoint):
             raise NonFiniteError(f"{monitor} became {value} at step {trainer.global_step}.")
         if value < self.best_value:
             self.best_value, self.best_sequences = value, pl_module.sequences
-            self._save(trainer, self.run.best, weights_only=True)
+            self._save_best(trainer, pl_module)
         self._save(trainer, self.run.last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last checkpoint, and the best one if there was no validation to choose it."""
         self._save(trainer, self.run.last)
         if not self.run.best.exists():
-            self._save(trainer, self.run.best, weights_only=True)
+            self._save_best(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Saves the last checkpoint unless its parameters are spoilt or nothing was learned yet."""
@@ -94,6 +96,14 @@ class Checkpoints(Checkpoint):
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         if trainer.state.fn == "fit" and trainer.global_step > 0 and together and not spoilt:
             self._save(trainer, self.run.last)
+
+    def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The weights that were validated. Lightning asks callbacks about whole checkpoints only.
+        with ExitStack() as stack:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AveragedWeights):
+                    stack.enter_context(callback.applied(pl_module))
+            self._save(trainer, self.run.best, weights_only=True)
 
     @staticmethod
     def _save(trainer: pl.Trainer, path: Path, weights_only: bool = False) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
@@ -83,6 +84,9 @@ class MemnetCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             parser.add_argument("--examples", type=int, default=4, help="How many examples are printed.")
+            parser.add_argument(
+                "--input", type=str | None, default=None, help="Text to answer in place of the task's examples."
+            )
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -265,7 +269,15 @@ class MemnetCLI(LightningCLI):
         write_table(self.trainer.callback_metrics, self.datamodule, Path(self._get(self.config, "ckpt_path")))
 
     def predict(self, **kwargs: Any) -> None:
-        """Prints the examples."""
+        """Prints the examples, or the answer to what was typed."""
+        text = self._get(self.config, "input")
+        if text is not None:
+            batch = self.datamodule.batch_of(text)
+            network = load(self._get(self.config, "ckpt_path"))
+            with torch.no_grad():
+                evaluation = self.datamodule.evaluate(network, batch)
+            print(self.datamodule.describe(batch, evaluation.outputs, 0))
+            return
         print_examples(self._evaluate(self.trainer.predict, kwargs), self._get(self.config, "examples"))
 
     def _evaluate(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:

@@ -56,6 +56,7 @@ class Experiment(pl.LightningModule):
         self._pending: list[tuple[Tensor, dict[str, Tensor]]] = []
         self._latest: tuple[Tensor, dict[str, Tensor]] = (torch.zeros(()), {})
         self._written: dict[str, Tensor] = {}
+        self._answers: dict[str, list[tuple[str, str]]] = {}
         self._started = time.monotonic()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -185,6 +186,10 @@ class Experiment(pl.LightningModule):
         """Adds a validation batch to the means over sequences."""
         self._log_evaluation("val", self.task.evaluate(self.network, batch))
 
+    def on_validation_epoch_end(self) -> None:
+        """Adds what the task measures over the whole validation set."""
+        self._log_corpus()
+
     def on_validation_end(self) -> None:
         """Writes the validation means beside the count of sequences, in ``fit`` only."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -195,6 +200,10 @@ class Experiment(pl.LightningModule):
         """Adds a batch of one of the task's test sets to that set's means over sequences."""
         name = self.task.test_names[dataloader_idx]
         self._log_evaluation(f"test/{name}", self.task.evaluate(self.network, batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Adds what the task measures over each whole test set."""
+        self._log_corpus()
 
     def _log_evaluation(self, prefix: str, evaluation: Evaluation) -> None:
         if self.trainer.received_sigterm and self.trainer.state.fn != "fit":
@@ -209,6 +218,18 @@ class Experiment(pl.LightningModule):
             logger=False,
             add_dataloader_idx=False,
         )
+        if evaluation.answers is not None:
+            self._answers.setdefault(prefix, []).extend(evaluation.answers)
+
+    def _log_corpus(self) -> None:
+        answers, self._answers = self._answers, {}
+        for prefix, own in answers.items():
+            parts: list[Any] = [own]
+            if self.trainer.world_size > 1:
+                parts = [None] * self.trainer.world_size
+                torch.distributed.all_gather_object(parts, own)
+            metrics = self.task.corpus_metrics([answer for part in parts for answer in part])
+            self.log_dict({f"{prefix}/{name}": float(value) for name, value in metrics.items()}, logger=False)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[str]:
         """Every example of the batch and the network's answer to it, as text."""

@@ -3,8 +3,8 @@
 Figures are made without pyplot, which would keep them all alive and pick a backend for the whole process.
 """
 
+import itertools
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,40 +101,84 @@ def draw_weights(
 
 
 def draw_learning_curve(
-    rows: list[dict[str, float]], metric: str, title: str, threshold: float | None = None
+    rows: list[dict[str, float]],
+    metric: str,
+    label: str,
+    title: str,
+    threshold: float | None = None,
+    epoch_size: int | None = None,
 ) -> Figure | None:
-    """A metric against thousands of sequences, in training and validation; None when nothing was written yet.
+    """A metric in training and validation against epochs or thousands of sequences; None when nothing was written yet.
 
     Args:
         rows: of ``metrics.csv``.
         metric: which one.
+        label: what it is called.
         title: what is shown.
         threshold: the value that counts as solved.
+        epoch_size: sequences in an epoch; None where every sequence is new.
     """
-    curves = {}
-    for split in ("train", "val"):
-        points = [(row["sequences"] / 1000, row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row]
-        if points:
-            curves[split] = np.array(points)
-    if not curves:
+    curves = {split: curve(rows, f"{split}/{metric}", epoch_size) for split in ("train", "val")}
+    if not any(len(points) for points in curves.values()):
         return None
     figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
     axis = figure.subplots()
-    if "train" in curves:
+    if len(curves["train"]):
         axis.plot(*_thin(curves["train"]).T, color="0.65", linewidth=1.0, label="training")
-    if "val" in curves:
+    if len(curves["val"]):
         marker = "o" if len(curves["val"]) <= 60 else ""
         axis.plot(*curves["val"].T, color="tab:blue", marker=marker, markersize=4, linewidth=1.6, label="validation")
     if threshold is not None:
         axis.axhline(threshold, color="tab:green", linestyle="--", linewidth=1.0, label=f"solved at {threshold:g}")
-    axis.set_xlabel("thousands of sequences")
-    axis.set_ylabel(f"{metric.replace('_', ' ')} per sequence")
+    _finish_curve(axis, label, epoch_size)
+    axis.set_title(f"{title}: {label} while learning")
+    return figure
+
+
+def draw_comparison(
+    runs: Mapping[str, list[dict[str, float]]], metric: str, label: str, epoch_size: int | None = None
+) -> Figure | None:
+    """A validation metric of several runs in one picture; None when none of them has written it.
+
+    Args:
+        runs: name of a run to the rows of its ``metrics.csv``.
+        metric: which one.
+        label: what it is called.
+        epoch_size: sequences in an epoch; None where every sequence is new.
+    """
+    curves = {name: curve(rows, f"val/{metric}", epoch_size) for name, rows in runs.items()}
+    if not any(len(points) for points in curves.values()):
+        return None
+    figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+    axis = figure.subplots()
+    # A marker of its own for each run, for those who do not see the colours.
+    for (name, points), marker in zip(curves.items(), itertools.cycle("osv^Dx*P"), strict=False):
+        if len(points):
+            axis.plot(*points.T, marker=marker, markersize=4, linewidth=1.6, label=name)
+    _finish_curve(axis, label, epoch_size)
+    return figure
+
+
+def curve(rows: list[dict[str, float]], metric: str, epoch_size: int | None) -> Float[np.ndarray, "point 2"]:
+    """What was written of a metric, against epochs, or against thousands of sequences where there are none.
+
+    Args:
+        rows: of ``metrics.csv``.
+        metric: with its split, such as ``val/bits``.
+        epoch_size: sequences in an epoch.
+    """
+    unit = epoch_size or 1000
+    points = [(row["sequences"] / unit, row[metric]) for row in rows if metric in row]
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _finish_curve(axis: Axes, label: str, epoch_size: int | None) -> None:
+    axis.set_xlabel("epochs" if epoch_size else "thousands of sequences")
+    axis.set_ylabel(label)
     axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    axis.set_title(f"{title}: {metric.replace('_', ' ')} per sequence while learning")
-    return figure
 
 
 def _show_panel(axis: Axes, name: str, panel: Panel) -> AxesImage:
@@ -174,7 +218,7 @@ def _used_slots(weights: list[np.ndarray]) -> tuple[int, int]:
     used = sorted({int(slot) for each in weights for slot in np.nonzero((each > _USED).any((0, 1)))[0]})
     if not used:
         return 0, slots - 1
-    gaps = [(after - before, after) for before, after in pairwise([*used, used[0] + slots])]
+    gaps = [(after - before, after) for before, after in itertools.pairwise([*used, used[0] + slots])]
     widest, after = max(gaps)
     first, last = after % slots - 2, after % slots + slots - widest + 2
     return (first, last) if last - first < slots // 2 else (0, slots - 1)

@@ -3,21 +3,17 @@
 import argparse
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from torch import nn
 
-from memnet.addressing import Addressing
 from memnet.loading import load, read_checkpoint
-from memnet.recording import record
 from memnet.training.arguments import stored_config
-from memnet.training.pictures import draw_example, draw_learning_curve, draw_weights
+from memnet.training.pictures import draw_comparison, draw_learning_curve
 from memnet.training.runs import RunFolder, read_metrics
 from tasks.base import Task
 
@@ -38,22 +34,63 @@ def run(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="memnet plot",
         description="Draws, for each of the task's test sets, one example with the network's answer and where its "
-        "heads looked; and the run's learning curve.",
+        "heads looked; and the run's learning curve. Of several checkpoints, their runs' learning curves in one "
+        "picture.",
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="a run's checkpoints/best.ckpt or last.ckpt")
+    parser.add_argument("checkpoint", metavar="CKPT", nargs="+", help="a run's checkpoints/best.ckpt or last.ckpt")
     parser.add_argument("--out", metavar="DIR", help="folder for the pictures; the run's plots/ by default")
+    parser.add_argument("--input", metavar="TEXT", help="draw this one example, where the task's examples are text")
     given = parser.parse_args(arguments[1:])
-    content = read_checkpoint(given.checkpoint)
-    own = RunFolder.of_checkpoint(given.checkpoint)
+    if len(given.checkpoint) > 1:
+        _compare(given.checkpoint, given.out, given.input)
+        return
+    (checkpoint,) = given.checkpoint
+    content = read_checkpoint(checkpoint)
+    own = RunFolder.of_checkpoint(checkpoint)
     if own is None and given.out is None:
-        raise ValueError(
-            f"checkpoint {given.checkpoint} lies in no run folder; say with --out where pictures shall go."
-        )
-    task = task_of(content, given.checkpoint)
-    figures = draw_all(load(given.checkpoint), task, own, title_of(content))
+        raise ValueError(f"checkpoint {checkpoint} lies in no run folder; say with --out where pictures shall go.")
+    task = task_of(content, checkpoint)
+    if given.input is not None:
+        drawn = task.draw(load(checkpoint), task.batch_of(given.input), title_of(content))
+        figures = {f"input_{_slug(given.input)}_{kind}": figure for kind, figure in drawn.items()}
+    else:
+        figures = draw_all(load(checkpoint), task, own, title_of(content))
     folder = Path(given.out) if given.out is not None else own.plots  # type: ignore[union-attr]
-    for path in save_all(figures, folder, refresh=own is not None and folder.resolve() == own.plots.resolve()).values():
+    _say(save_all(figures, folder, refresh=own is not None and folder.resolve() == own.plots.resolve()))
+
+
+def _compare(checkpoints: Sequence[str], out: str | None, text: str | None) -> None:
+    """The learning curves of several runs, which must be of one task."""
+    if text is not None:
+        raise ValueError(
+            f"--input is {text!r}, but that is drawn for one checkpoint, and {len(checkpoints)} are given."
+        )
+    if out is None:
+        raise ValueError("--out is missing: the picture of several runs belongs to none of them, so say where it goes.")
+    tasks = [task_of(read_checkpoint(path), path) for path in checkpoints]
+    for path, task in zip(checkpoints, tasks, strict=True):
+        if type(task) is not type(tasks[0]):
+            kinds = type(tasks[0]).__name__, type(task).__name__
+            raise ValueError(f"{checkpoints[0]} is of {kinds[0]}, but {path} of {kinds[1]}: curves are of one task.")
+    runs: dict[str, list[dict[str, float]]] = {}
+    for path in checkpoints:
+        own = RunFolder.of_checkpoint(path)
+        if own is None:
+            raise ValueError(f"checkpoint {path} lies in no run folder, so it has no learning curve.")
+        runs[f"{own.path.parent.name}/{own.path.name}"] = read_metrics(own.metrics)
+    figure = draw_comparison(runs, *tasks[0].curve, tasks[0].epoch_size)
+    if figure is None:
+        raise ValueError(f"none of the {len(checkpoints)} runs has written a validation yet.")
+    _say(save_all({"comparison": figure}, Path(out), refresh=False))
+
+
+def _say(paths: dict[str, Path]) -> None:
+    for path in paths.values():
         print(f"written to {path}")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"\W+", "_", text.lower()).strip("_")[:60]
 
 
 def task_of(content: dict[str, Any], path: str | Path) -> Task:
@@ -99,16 +136,13 @@ def draw_all(
     for name, loader in zip(task.test_names, task.test_dataloader(), strict=True):
         if test_names is not None and name not in test_names:
             continue
-        batch = _first_item(next(iter(loader)))
-        slug = re.sub(r"\W+", "_", name.lower()).strip("_")
-        panels, weights, metrics = _look(network, task, batch)
-        score = ", ".join(f"{metric.replace('_', ' ')} {float(values[0]):.3g}" for metric, values in metrics.items())
-        figures[f"example_{slug}"] = draw_example(panels, f"{title}\n{name}: {score}")
-        if weights:
-            figures[f"weights_{slug}"] = draw_weights(panels, weights, f"{title}\n{name}")
+        drawn = task.draw(network, next(iter(loader)), f"{title}\n{name}")
+        figures |= {f"{kind}_{_slug(name)}": figure for kind, figure in drawn.items()}
     if own is not None:
         threshold = yaml.safe_load(own.config.read_text()).get("solved_at")
-        curve = draw_learning_curve(read_metrics(own.metrics), task.monitor, title.partition(",")[0], threshold)
+        solved_at = threshold if task.curve[0] == task.monitor else None
+        name = title.partition(",")[0]
+        curve = draw_learning_curve(read_metrics(own.metrics), *task.curve, name, solved_at, task.epoch_size)
         if curve is not None:
             figures["learning_curve"] = curve
     return figures
@@ -134,23 +168,3 @@ def save_all(figures: dict[str, Figure], folder: Path, refresh: bool) -> dict[st
     for name, figure in figures.items():
         figure.savefig(paths[name], dpi=_DOTS_PER_INCH)
     return paths
-
-
-@torch.no_grad()
-def _look(network: nn.Module, task: Task, batch: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Panels, weights (empty without a memory) and metrics of the batch's first example."""
-    has_memory = any(isinstance(module, Addressing) for module in network.modules())
-    listening: AbstractContextManager[dict[str, torch.Tensor]] = record(network) if has_memory else nullcontext({})
-    with listening as trace:
-        evaluation = task.evaluate(network, batch)
-    panels = task.picture(batch, evaluation.outputs, 0)
-    steps = panels["target"].shape[1]
-    return panels, {name: each[0, :steps].numpy() for name, each in trace.items()}, evaluation.metrics
-
-
-def _first_item(batch: Any) -> Any:
-    """The batch cut down to its first example, where it is a plain tuple of tensors; else the batch."""
-    if isinstance(batch, tuple) and all(isinstance(each, torch.Tensor) for each in batch):
-        parts = [each[:1] for each in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
-    return batch

@@ -104,6 +104,25 @@ class FailAt(pl.Callback):
             raise ValueError("failed as it was told")
 
 
+class FailInValidation(pl.Callback):
+    """Fails in the first validation after training has begun."""
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if not trainer.sanity_checking:
+            raise ValueError("failed as it was told")
+
+
+class KeepWeights(pl.Callback):
+    """Writes the weights after every training step to ``weights.pt``."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any) -> None:
+        self.steps.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        torch.save(self.steps, "weights.pt")
+
+
 class KeepLastAt(pl.Callback):
     """Copies ``last.ckpt`` as it is after a step, for what a killed run would leave behind.
 
@@ -134,3 +153,21 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(one, other)
     else:
         assert one == other
+
+
+class SpellingCopy(tasks.Copy):
+    """The copy task with what tasks on text add: answers over a whole set, and examples that can be typed."""
+
+    def evaluate(self, model: nn.Module, batch: Any) -> tasks.Evaluation:
+        evaluation = super().evaluate(model, batch)
+        texts = [str(int(length)) for length in batch.lengths]
+        return evaluation._replace(answers=None if model.training else [(text, "3") for text in texts])
+
+    def corpus_metrics(self, answers: list[tuple[str, str]]) -> dict[str, float]:
+        return {"answers": len(answers), "right": sum(given == true for given, true in answers)}
+
+    def batch_of(self, text: str) -> tasks.SequenceBatch:
+        if not text.isdigit():
+            raise ValueError(f"--input is {text!r}, but must be a number.")
+        batch = next(iter(self.val_dataloader()))
+        return tasks.SequenceBatch(*(part[: int(text)] for part in batch))

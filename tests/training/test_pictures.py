@@ -64,11 +64,11 @@ def test_the_learning_curve_is_what_was_written():
         {"step": 1.0, "sequences": 1000.0, "val/bits": 8.0},
         {"step": 2.0, "sequences": 2000.0, "train/bits": 3.0},
     ]
-    figure = draw_learning_curve(rows, "bits", "title", threshold=0.5)
+    figure = draw_learning_curve(rows, "bits", "bits per sequence", "title", threshold=0.5)
     train, val, solved = figure.axes[0].get_lines()
     assert train.get_xydata().tolist() == [[1, 9], [2, 3]] and val.get_xydata().tolist() == [[1, 8]]
     assert set(solved.get_ydata()) == {0.5}
-    assert draw_learning_curve([], "bits", "title") is None
+    assert draw_learning_curve([], "bits", "bits per sequence", "title") is None
 
 
 def test_plot_draws_every_rung_and_overwrites_nothing_of_others(trained, exit_code, tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_plot_draws_every_rung_and_overwrites_nothing_of_others(trained, exit_co
     assert "--out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["plot"], ["plot", "a", "b"], ["plot", "a", "--nothing"]])
+@pytest.mark.parametrize("arguments", [["plot"], ["plot", "a", "--nothing"]])
 def test_plot_with_arguments_it_does_not_understand(exit_code, arguments):
     assert exit_code(*arguments) == 2
 
@@ -110,3 +110,20 @@ def test_the_slots_shown_are_the_used_ones_around_the_circle(used, span):
     weights = np.zeros((4, 1, 64))
     weights[:, :, used] = 0.5
     assert pictures._used_slots([weights]) == span
+
+
+def test_a_comparison_shows_each_runs_validation_by_epoch():
+    runs = {
+        "one": [
+            {"step": 1.0, "sequences": 50.0, "val/exact": 0.25},
+            {"step": 2.0, "sequences": 100.0, "val/exact": 0.5},
+        ],
+        "other": [{"step": 1.0, "sequences": 100.0, "val/exact": 1.0, "train/exact": 0.0}],
+        "empty": [{"step": 1.0, "sequences": 50.0, "train/exact": 0.0}],
+    }
+    figure = pictures.draw_comparison(runs, "exact", "exact answers", epoch_size=50)
+    one, other = figure.axes[0].get_lines()
+    assert one.get_xydata().tolist() == [[1, 0.25], [2, 0.5]] and other.get_xydata().tolist() == [[2, 1.0]]
+    assert [line.get_label() for line in (one, other)] == ["one", "other"]
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("epochs", "exact answers")
+    assert pictures.draw_comparison({"empty": runs["empty"]}, "exact", "exact answers") is None
