@@ -1,13 +1,34 @@
 """memnet: memory-augmented networks on one differentiable memory interface."""
 
 from memnet.access import Access, ReadAccess, ReadWriteAccess
-from memnet.addressing import Addressing, ContentAddressing, LocationAddressing
+from memnet.addressing import (
+    Addressing,
+    ContentAddressing,
+    HardAddressing,
+    LocationAddressing,
+    MonotonicLocalAddressing,
+    PredictiveLocalAddressing,
+    SampledSlots,
+)
 from memnet.cells import Cell, FeedForwardController, LSTMController, MemoryCell
 from memnet.loading import load
-from memnet.models import LSTM, NTM
-from memnet.normalizers import Entmax15, Hard, Normalizer, Softmax, Sparsemax, TopK
+from memnet.models import (
+    GNMT,
+    LSTM,
+    NTM,
+    AttentionDecoder,
+    Decoder,
+    Encoder,
+    PeekyDecoder,
+    PlainDecoder,
+    RecurrentEncoder,
+    Seq2Seq,
+    Transformer,
+)
+from memnet.normalizers import Entmax15, GumbelStraightThrough, Hard, Normalizer, Softmax, Sparsemax, TopK
 from memnet.optim import GravesRMSprop
 from memnet.recording import Trace, record
+from memnet.reinforce import reinforce_loss
 from memnet.scores import AdditiveScore, CosineScore, DotScore, GeneralScore, ScaledDotScore, Score
 from memnet.starts import (
     ConstantMemory,
@@ -23,40 +44,55 @@ from memnet.unroll import unroll
 __version__ = "0.1.0"
 
 __all__ = [
+    "GNMT",
     "LSTM",
     "NTM",
     "Access",
     "AdditiveScore",
     "Addressing",
+    "AttentionDecoder",
     "Cell",
     "ConstantMemory",
     "ContentAddressing",
     "CosineScore",
+    "Decoder",
     "DotScore",
+    "Encoder",
     "Entmax15",
     "FeedForwardController",
     "FirstSlot",
     "GeneralScore",
     "GravesRMSprop",
+    "GumbelStraightThrough",
     "Hard",
+    "HardAddressing",
     "LSTMController",
     "LearnedMemory",
     "LearnedWeights",
     "LocationAddressing",
     "MemoryCell",
     "MemoryStart",
+    "MonotonicLocalAddressing",
     "Normalizer",
+    "PeekyDecoder",
+    "PlainDecoder",
+    "PredictiveLocalAddressing",
     "RandomMemory",
     "ReadAccess",
     "ReadWriteAccess",
+    "RecurrentEncoder",
+    "SampledSlots",
     "ScaledDotScore",
     "Score",
+    "Seq2Seq",
     "Softmax",
     "Sparsemax",
     "TopK",
     "Trace",
+    "Transformer",
     "WeightsStart",
     "load",
     "record",
+    "reinforce_loss",
     "unroll",
 ]

@@ -84,14 +84,36 @@ class ReadAccess(Access):
         check_size("slot_size", self.slot_size, "the values' width", values.shape[-1])
         return ReadState(keys, values, mask, self.addressing.init_state(keys, self.num_read_heads))
 
-    def forward(
-        self, control: Float[Tensor, "batch ctrl"], state: ReadState
-    ) -> tuple[Float[Tensor, "batch head val"], ReadState]:
+    def address(
+        self, control: Float[Tensor, "batch *asker ctrl"], state: ReadState
+    ) -> tuple[Float[Tensor, "batch head slot"], ReadState]:
+        """Where the heads look: a step without its read.
+
+        Args:
+            control: ``(batch, ctrl)``, or ``(batch, asker, ctrl)`` where several ask at once, such as all target
+                positions of a decoder that is told the target. Then the heads of all askers are the head axis, asker
+                by asker.
+            state: what ``init_state`` or the last step returned.
+
+        Raises:
+            ValueError: several ask at once, but the addressing takes steps one by one.
+        """
+        if control.dim() == 3 and control.shape[1] > 1 and not self.addressing.steps_at_once:
+            raise ValueError(
+                f"control holds {control.shape[1]} askers at once, but {type(self.addressing).__name__} remembers from "
+                "step to step: they must ask one by one."
+            )
         emission = control if self.interface is None else self.interface(control)
-        emission = rearrange(emission, "batch (head emit) -> batch head emit", head=self.num_read_heads)
+        emission = rearrange(emission, "batch ... (head emit) -> batch (... head) emit", head=self.num_read_heads)
         weights, read_state = self.addressing(emission, state.keys, state.read, state.mask)
-        read_state = self.addressing.after_read(weights, read_state)
-        return read(state.values, weights), state._replace(read=read_state)
+        return weights, state._replace(read=self.addressing.after_read(weights, read_state))
+
+    def forward(
+        self, control: Float[Tensor, "batch *asker ctrl"], state: ReadState
+    ) -> tuple[Float[Tensor, "batch head val"], ReadState]:
+        """One step, or several at once. See ``address``."""
+        weights, state = self.address(control, state)
+        return read(state.values, weights), state
 
 
 class ReadWriteState(NamedTuple):

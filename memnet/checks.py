@@ -1,5 +1,7 @@
 """Checks of what users pass in: one sentence with the argument, its value and what would be right."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -14,6 +16,28 @@ def check_positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1.")
     return value
+
+
+def check_greater_than_zero(name: str, value: float) -> float:
+    """Returns ``value`` if it is a finite number greater than 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}, but must be greater than 0 and finite.")
+    return value
+
+
+def check_dropout(dropout: float) -> float:
+    """Returns ``dropout`` if it is a chance that leaves something.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}, but must be at least 0 and less than 1.")
+    return dropout
 
 
 def check_odd(name: str, value: int) -> int:
@@ -53,17 +77,54 @@ def check_inputs(inputs: Float[Tensor, "batch time inp"], input_size: int) -> No
         )
 
 
-def check_lengths(lengths: Int64[Tensor, " batch"], batch_size: int, time: int) -> None:
+def check_lengths(lengths: Int64[Tensor, " batch"], batch_size: int, time: int, name: str = "lengths") -> None:
     """Lengths of the sequences in a padded batch: one for each, between 1 and the padded length.
 
     Raises:
         ValueError: they are not whole numbers, not one for each sequence, or out of range.
     """
     if lengths.is_floating_point() or lengths.is_complex():
-        raise ValueError(f"lengths has dtype {lengths.dtype}, but must hold whole numbers (torch.int64).")
+        raise ValueError(f"{name} has dtype {lengths.dtype}, but must hold whole numbers (torch.int64).")
     if lengths.shape != (batch_size,):
-        raise ValueError(f"lengths has shape {tuple(lengths.shape)}, but the inputs hold {batch_size} sequences.")
+        raise ValueError(f"{name} has shape {tuple(lengths.shape)}, but the inputs hold {batch_size} sequences.")
     low, high = int(lengths.min()), int(lengths.max())
     if low < 1 or high > time:
         wrong = low if low < 1 else high
-        raise ValueError(f"lengths holds {wrong}, but must lie between 1 and the inputs' {time} time steps.")
+        raise ValueError(f"{name} holds {wrong}, but must lie between 1 and the inputs' {time} time steps.")
+
+
+def check_symbols(name: str, symbols: Int64[Tensor, "batch time"], vocab_size: int) -> None:
+    """Sequences of symbols of one vocabulary. They are looked at on the CPU only, where looking costs nothing.
+
+    Raises:
+        ValueError: they are not two-dimensional whole numbers, empty, or not all from 0 to ``vocab_size - 1``.
+    """
+    if symbols.dim() != 2 or 0 in symbols.shape:
+        raise ValueError(f"{name} has shape {tuple(symbols.shape)}, but must be (batch, time), none of them 0.")
+    if symbols.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} has dtype {symbols.dtype}, but must hold symbols' numbers (torch.int64).")
+    if symbols.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(number) for number in symbols.aminmax())
+        if low < 0 or high >= vocab_size:
+            wrong = low if low < 0 else high
+            raise ValueError(f"{name} holds symbol {wrong}, but must hold numbers from 0 to {vocab_size - 1} only.")
+
+
+def check_source(
+    source: Int64[Tensor, "batch source"],
+    source_lengths: Int64[Tensor, " batch"] | None,
+    vocab_size: int,
+    max_source_length: int | None = None,
+) -> None:
+    """What an encoder can read: symbols, their lengths, and not more of them than it is built for.
+
+    Raises:
+        ValueError: the symbols or the lengths do not fit (see above), or a source is longer than ``max_source_length``.
+    """
+    check_symbols("source", source, vocab_size)
+    longest = source.shape[1]
+    if source_lengths is not None:
+        check_lengths(source_lengths, source.shape[0], source.shape[1], name="source_lengths")
+        longest = int(source_lengths.max())
+    if max_source_length is not None and longest > max_source_length:
+        raise ValueError(f"source holds {longest} symbols, but the model's max_source_length is {max_source_length}.")

@@ -9,7 +9,7 @@ because a similarity, a sharpened weighting and the memory itself do not survive
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from einops import einsum, rearrange
@@ -26,6 +26,9 @@ gradient of its norm stays below 10. Copy learns either way; associative recall 
 
 SHARPEN_EPS = 1e-8
 """Added to weights before their logarithm: a slot without weight has a finite logarithm and a finite gradient."""
+
+SlotMask = Bool[Tensor, "batch slot"] | Bool[Tensor, "batch head slot"]
+"""Which slots exist, or may be looked at: the same for all heads, or for each head its own."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +51,11 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def per_head(mask: SlotMask) -> Bool[Tensor, "batch #head slot"]:
+    """The mask with a head axis, of size 1 where it is the same for all heads."""
+    return mask if mask.dim() == 3 else rearrange(mask, "batch slot -> batch 1 slot")
+
+
 @in_full_precision
 def cosine_similarity(
     queries: Float[Tensor, "batch head key"], keys: Float[Tensor, "batch slot key"], eps: float = NORM_EPS
@@ -62,15 +70,51 @@ def cosine_similarity(
     return products / (query_norms * rearrange(key_norms, "batch slot -> batch 1 slot"))
 
 
+def fill_masked(
+    scores: Float[Tensor, "batch head slot"], mask: SlotMask | None = None
+) -> Float[Tensor, "batch head slot"]:
+    """The lowest finite number instead of the scores where ``mask`` is false: minus infinity would make a row NaN."""
+    return scores if mask is None else scores.masked_fill(~per_head(mask), torch.finfo(scores.dtype).min)
+
+
 @in_full_precision
 def masked_softmax(
-    scores: Float[Tensor, "batch head slot"], mask: Bool[Tensor, "batch slot"] | None = None
+    scores: Float[Tensor, "batch head slot"], mask: SlotMask | None = None
 ) -> Float[Tensor, "batch head slot"]:
     """Softmax over the slots where ``mask`` is true; 0 elsewhere, and all 0 (not NaN) where no slot is left."""
-    if mask is None:
-        return scores.softmax(-1)
-    mask = rearrange(mask, "batch slot -> batch 1 slot")
-    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
+    weights = fill_masked(scores, mask).softmax(-1)
+    return weights if mask is None else weights * per_head(mask)
+
+
+@in_full_precision
+def masked_log_softmax(
+    scores: Float[Tensor, "batch head slot"], mask: SlotMask | None = None
+) -> Float[Tensor, "batch head slot"]:
+    """The logarithm of ``masked_softmax`` where ``mask`` is true; 0, and not minus infinity, elsewhere."""
+    log_weights = fill_masked(scores, mask).log_softmax(-1)
+    return log_weights if mask is None else log_weights.masked_fill(~per_head(mask), 0)
+
+
+@in_full_precision
+def best_slot(
+    scores: Float[Tensor, "batch head slot"], mask: SlotMask | None = None
+) -> Float[Tensor, "batch head slot"]:
+    """1 on the slot with the highest score (the first of equals) where ``mask`` is true, and 0 elsewhere.
+
+    All 0 where no slot is left. It has no gradient.
+    """
+    best = fill_masked(scores, mask).argmax(-1, keepdim=True)
+    weights = torch.zeros_like(scores).scatter(-1, best, 1.0)
+    return weights if mask is None else weights * per_head(mask)
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """g = -log(-log u) with u uniform on (0, 1), in the form of ``like`` (Jang, Gu and Poole 2017, sec. 2.1).
+
+    The slot that is best by scores + g is a sample of softmax(scores). Computed by way of the exponential distribution,
+    -log u, whose samples are never 0.
+    """
+    return -torch.empty_like(like).exponential_().log()
 
 
 @in_full_precision
@@ -81,6 +125,30 @@ def interpolate(
 ) -> Float[Tensor, "batch head slot"]:
     """w_g = g w_c + (1 - g) w_prev, with the interpolation gate g in (0, 1) (NTM eq. 7)."""
     return gate * content_weights + (1 - gate) * prev_weights
+
+
+def bound_gradient(x: Tensor, max_gradient: float) -> Tensor:
+    """``x``, whose gradient is clipped elementwise to [-max_gradient, max_gradient] on its way back through here.
+
+    As Graves 2013 ("Generating sequences with recurrent neural networks", sec. 2.1) does inside recurrent layers.
+    """
+    return _BoundGradient.apply(x, max_gradient)
+
+
+class _BoundGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, max_gradient: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.max_gradient = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.clamp(-ctx.max_gradient, ctx.max_gradient), None
 
 
 @in_full_precision
@@ -103,7 +171,7 @@ def circular_shift(
 def sharpen(
     weights: Float[Tensor, "batch head slot"],
     sharpening: Float[Tensor, "batch head 1"],
-    mask: Bool[Tensor, "batch slot"] | None = None,
+    mask: SlotMask | None = None,
     eps: float = SHARPEN_EPS,
 ) -> Float[Tensor, "batch head slot"]:
     """w(i) = w~(i)^gamma / sum_j w~(j)^gamma with gamma >= 1 (NTM eq. 9), computed as a softmax of gamma log w~.

@@ -9,27 +9,44 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.checks import check_positive, check_size
+from memnet.checks import check_greater_than_zero, check_positive, check_size
 from memnet.functional import NORM_EPS, cosine_similarity, in_full_precision
 
 
 class Score(nn.Module, abc.ABC):
-    """Compares each head's emission with each slot's key.
+    """Compares each head's emission with each slot's key. A new score implements ``compare``.
 
     A key here is what the memory holds: whoever fills a memory projects its keys once (keys = W h), so that no step
     projects the whole memory again.
+
+    Args:
+        key_size: width of the keys.
+
+    Raises:
+        ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
     """
 
-    @property
-    @abc.abstractmethod
-    def emit_size(self) -> int:
-        """How many numbers the controller emits for one head."""
+    def __init__(self, key_size: int):
+        super().__init__()
+        self.key_size = check_positive("key_size", key_size)
 
-    @abc.abstractmethod
+    @property
+    def emit_size(self) -> int:
+        """How many numbers the controller emits for one head; those of a key by default."""
+        return self.key_size
+
     def forward(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
         """Any real score, higher for a better match."""
+        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
+        return self.compare(emission, keys)
+
+    @abc.abstractmethod
+    def compare(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        """The score, of keys of the right width."""
 
 
 class DotScore(Score):
@@ -42,18 +59,9 @@ class DotScore(Score):
         ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
     """
 
-    def __init__(self, key_size: int):
-        super().__init__()
-        self.key_size = check_positive("key_size", key_size)
-
-    @property
-    def emit_size(self) -> int:
-        return self.key_size
-
-    def forward(
+    def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
-        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
         return _dot(emission, keys)
 
 
@@ -67,18 +75,9 @@ class ScaledDotScore(Score):
         ValueError: ``key_size`` is not positive; in forward, if the keys have another width.
     """
 
-    def __init__(self, key_size: int):
-        super().__init__()
-        self.key_size = check_positive("key_size", key_size)
-
-    @property
-    def emit_size(self) -> int:
-        return self.key_size
-
-    def forward(
+    def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
-        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
         return _dot(emission / math.sqrt(self.key_size), keys)
 
 
@@ -94,19 +93,17 @@ class GeneralScore(Score):
     """
 
     def __init__(self, query_size: int, key_size: int):
-        super().__init__()
+        super().__init__(key_size)
         self.query_size = check_positive("query_size", query_size)
-        self.key_size = check_positive("key_size", key_size)
         self.projection = nn.Linear(query_size, key_size, bias=False)
 
     @property
     def emit_size(self) -> int:
         return self.query_size
 
-    def forward(
+    def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
-        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
         return _dot(self.projection(emission), keys)
 
 
@@ -122,9 +119,8 @@ class AdditiveScore(Score):
     """
 
     def __init__(self, query_size: int, key_size: int):
-        super().__init__()
+        super().__init__(key_size)
         self.query_size = check_positive("query_size", query_size)
-        self.key_size = check_positive("key_size", key_size)
         self.projection = nn.Linear(query_size, key_size)
         self.direction = nn.Parameter(torch.empty(key_size).uniform_(-(key_size**-0.5), key_size**-0.5))
 
@@ -132,10 +128,9 @@ class AdditiveScore(Score):
     def emit_size(self) -> int:
         return self.query_size
 
-    def forward(
+    def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
-        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
         return _additive(self.projection(emission), keys, self.direction)
 
 
@@ -150,24 +145,21 @@ class CosineScore(Score):
         eps: added to squared norms, > 0; slots much shorter than its root are similar to nothing.
 
     Raises:
-        ValueError: ``key_size`` or ``eps`` is not positive; in forward, if the keys have another width.
+        ValueError: ``key_size`` is not positive, or ``eps`` is not a finite number greater than 0; in forward, if the
+            keys have another width.
     """
 
     def __init__(self, key_size: int, eps: float = NORM_EPS):
-        super().__init__()
-        self.key_size = check_positive("key_size", key_size)
-        if not eps > 0:
-            raise ValueError(f"eps is {eps}, but must be greater than 0.")
-        self.eps = eps
+        super().__init__(key_size)
+        self.eps = check_greater_than_zero("eps", eps)
 
     @property
     def emit_size(self) -> int:
         return self.key_size + 1
 
-    def forward(
+    def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
-        check_size("key_size", self.key_size, "the memory's key width", keys.shape[-1])
         query, key_strength = emission.split([self.key_size, 1], dim=-1)
         return F.softplus(key_strength) * cosine_similarity(query.tanh(), keys, self.eps)
 

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -205,6 +206,45 @@ def test_read_access_with_heads_of_its_own():
     reads, _ = access(control, access.init_state(keys))
     queries = access.interface(control).reshape(2, 3, 4)
     torch.testing.assert_close(reads, torch.nn.functional.scaled_dot_product_attention(queries, keys, keys, scale=1))
+
+
+def test_several_that_ask_at_once_get_what_each_gets_alone():
+    """The head axis is asker by asker, each with all heads; the controls keep their own interface."""
+    access = ReadAccess(ContentAddressing(DotScore(4)), slot_size=3, num_read_heads=2, control_size=7)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    state = access.init_state(torch.randn(2, 5, 4), torch.randn(2, 5, 3), mask)
+    controls = torch.randn(2, 6, 7)
+    weights, _ = access.address(controls, state)
+    reads, _ = access(controls, state)
+    assert weights.shape == (2, 12, 5) and reads.shape == (2, 12, 3)
+    for asker in range(6):
+        heads = slice(2 * asker, 2 * asker + 2)
+        torch.testing.assert_close(weights[:, heads], access.address(controls[:, asker], state)[0])
+        torch.testing.assert_close(reads[:, heads], access(controls[:, asker], state)[0])
+
+
+def test_what_is_read_is_the_values_weighted_by_what_is_addressed():
+    access = ReadAccess(ContentAddressing(DotScore(4)), slot_size=3)
+    state = access.init_state(torch.randn(2, 5, 4), torch.randn(2, 5, 3))
+    control = torch.randn(2, 4)
+    weights, _ = access.address(control, state)
+    torch.testing.assert_close(access(control, state)[0], weights @ state.values)
+
+
+def test_who_remembers_from_step_to_step_is_not_asked_at_once():
+    """But by one asker after another, in either form of the control."""
+    access = ReadAccess(LocationAddressing(ContentAddressing(DotScore(4))), slot_size=3, control_size=7)
+    state = access.init_state(torch.randn(2, 5, 4), torch.randn(2, 5, 3))
+    controls = torch.randn(2, 2, 7)
+    with pytest.raises(ValueError) as error:
+        access(controls, state)
+    assert str(error.value) == (
+        "control holds 2 askers at once, but LocationAddressing remembers from step to step: they must ask one by one."
+    )
+    for step in range(2):
+        flat, _ = access(controls[:, step], state)
+        reads, state = access(controls[:, step : step + 1], state)
+        assert torch.equal(reads, flat)
 
 
 def test_addressing_and_memory_are_not_narrowed_under_autocast():

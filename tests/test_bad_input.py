@@ -19,11 +19,14 @@ from memnet import (
     DotScore,
     FeedForwardController,
     GeneralScore,
+    GumbelStraightThrough,
     LearnedMemory,
     LearnedWeights,
     LocationAddressing,
     LSTMController,
     MemoryCell,
+    MonotonicLocalAddressing,
+    PredictiveLocalAddressing,
     ReadAccess,
     ReadWriteAccess,
     ScaledDotScore,
@@ -68,6 +71,8 @@ SIZES = [
     (LearnedMemory, {"num_slots": 5, "slot_size": 4}),
     (LearnedWeights, {"num_heads": 1, "num_slots": 5}),
     (partial(LocationAddressing, content()), {"num_shifts": 3}),
+    (partial(MonotonicLocalAddressing, content()), {"half_window": 3}),
+    (partial(PredictiveLocalAddressing, content()), {"half_window": 3}),
     (LSTMController, {"input_size": 3, "hidden_size": 4, "num_layers": 1}),
     (FeedForwardController, {"input_size": 3, "hidden_size": 4, "num_layers": 1}),
     (LSTM, {"input_size": 3, "output_size": 2, "hidden_size": 4, "num_layers": 1}),
@@ -111,6 +116,20 @@ def test_sizes_that_are_not_positive(make, sizes, name, value):
 @pytest.mark.parametrize("value", [2.0, True, "4", None])
 def test_sizes_that_are_not_whole_numbers(value):
     sentence(lambda: DotScore(value), f"key_size is {value!r}", "whole number")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda eps: CosineScore(4, eps), "eps"),
+        (GumbelStraightThrough, "temperature"),
+        (lambda slots_per_step: MonotonicLocalAddressing(content(), 3, slots_per_step), "slots_per_step"),
+    ],
+    ids=["eps", "temperature", "slots_per_step"],
+)
+def test_numbers_that_must_be_greater_than_zero(make, name, value):
+    sentence(lambda: make(**{name: value}), f"{name} is {value}", "greater than 0 and finite")
 
 
 @pytest.mark.parametrize("make", [small_ntm, lambda num_shifts: LocationAddressing(content(), num_shifts)])

@@ -1,9 +1,13 @@
 """Controllers and the memory cell. What holds for every cell is in test_conformance.py."""
 
+import math
+
+import pytest
 import torch
 from reference.paper import paper_ntm
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from memnet import NTM, FeedForwardController, LSTMController
+from memnet import NTM, FeedForwardController, LSTMController, kernels, unroll
 
 
 def test_lstm_controller_is_torchs_lstm():
@@ -56,3 +60,42 @@ def test_the_output_sees_the_controller_and_what_is_read_in_the_same_step():
     output, state = cell(x, start)
     control, _ = cell.controller(torch.cat([x, start.reads.flatten(1)], -1), start.controller)
     torch.testing.assert_close(output, cell.output(torch.cat([control, state.reads.flatten(1)], -1)))
+
+
+def tensors(state):
+    return [each for each in tree_leaves(state) if each is not None]
+
+
+def test_gradients_of_the_state_are_clipped_at_every_step():
+    """By hand: the chain of steps with a clamp between them."""
+    model = NTM(3, 2, num_slots=5, slot_size=4, max_gradient=0.02).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    cell, x = model.cell, torch.randn(2, 3, 3, dtype=torch.float64)
+    start = tree_map_only(torch.Tensor, lambda each: each.detach().requires_grad_(), cell.init_state(2))
+    with kernels.disabled():
+        loss = unroll(cell, x, start)[0].square().sum()
+    got = torch.autograd.grad(loss, tensors(start))
+
+    cell.max_gradient = math.inf
+    states, outputs = [start], []
+    for step in x.unbind(1):
+        output, state = cell(step, states[-1])
+        outputs.append(output)
+        states.append(tree_map_only(torch.Tensor, lambda each: each.detach().requires_grad_(), state))
+    later = [torch.zeros_like(each) for each in tensors(start)]
+    for step in reversed(range(3)):
+        output, state = cell(x[:, step], states[step])
+        total = output.square().sum() + sum((a * b).sum() for a, b in zip(tensors(state), later, strict=True))
+        gradients = torch.autograd.grad(total, tensors(states[step]))
+        later = [each.clamp(-0.02, 0.02) for each in gradients]
+    for ours, expected in zip(got, later, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert max(each.abs().max() for each in got) == 0.02  # the bound was met
+
+
+def test_a_bound_that_is_none_is_refused():
+    for bound in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"max_gradient is {bound}, but must be greater than 0"):
+            NTM(3, 2, max_gradient=bound)

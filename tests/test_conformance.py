@@ -25,14 +25,18 @@ from memnet import (
     FeedForwardController,
     FirstSlot,
     GeneralScore,
+    GumbelStraightThrough,
     Hard,
+    HardAddressing,
     LearnedMemory,
     LearnedWeights,
     LocationAddressing,
     LSTMController,
     MemoryCell,
     MemoryStart,
+    MonotonicLocalAddressing,
     Normalizer,
+    PredictiveLocalAddressing,
     RandomMemory,
     ReadWriteAccess,
     ScaledDotScore,
@@ -59,14 +63,16 @@ NORMALIZERS: dict[type[Normalizer], Callable[[], Normalizer]] = {
     Entmax15: Entmax15,
     TopK: partial(TopK, 2),
     Hard: Hard,
+    GumbelStraightThrough: GumbelStraightThrough,
 }
 # Content addressing with each score and each normalizer, and everything else that addresses.
+BY_NORMALIZER: dict[str, Callable[[int], Addressing]] = {
+    normalizer.__name__: lambda size, make=make: ContentAddressing(DotScore(size), make())
+    for normalizer, make in NORMALIZERS.items()
+}
 CONTENT: dict[str, Callable[[int], Addressing]] = {
     **{score.__name__: lambda size, make=make: ContentAddressing(make(size)) for score, make in SCORES.items()},
-    **{
-        normalizer.__name__: lambda size, make=make: ContentAddressing(DotScore(size), make())
-        for normalizer, make in NORMALIZERS.items()
-    },
+    **BY_NORMALIZER,
 }
 ADDRESSINGS: dict[type[Addressing], dict[str, Callable[[int], Addressing]]] = {
     ContentAddressing: CONTENT,
@@ -75,6 +81,30 @@ ADDRESSINGS: dict[type[Addressing], dict[str, Callable[[int], Addressing]]] = {
         "five shifts": lambda size: LocationAddressing(ContentAddressing(CosineScore(size)), num_shifts=5),
         "location twice": lambda size: LocationAddressing(LocationAddressing(ContentAddressing(DotScore(size)))),
         "around the plug-in": lambda size: LocationAddressing(RecencyAddressing(CosineScore(size))),
+    },
+    HardAddressing: {
+        **{score.__name__: lambda size, make=make: HardAddressing(make(size)) for score, make in SCORES.items()},
+        "at test": lambda size: HardAddressing(DotScore(size)).eval(),
+    },
+    MonotonicLocalAddressing: {
+        **{
+            name: lambda size, make=make: MonotonicLocalAddressing(make(size), 2)
+            for name, make in BY_NORMALIZER.items()
+        },
+        "half a slot a step": lambda size: MonotonicLocalAddressing(ContentAddressing(DotScore(size)), 1, 0.5),
+        "around hard": lambda size: MonotonicLocalAddressing(HardAddressing(DotScore(size)), 2),
+        "around location": lambda size: MonotonicLocalAddressing(
+            LocationAddressing(ContentAddressing(DotScore(size))), 2
+        ),
+    },
+    PredictiveLocalAddressing: {
+        **{
+            name: lambda size, make=make: PredictiveLocalAddressing(make(size), 2)
+            for name, make in CONTENT.items()
+            if name in ("Softmax", "Sparsemax", "GumbelStraightThrough", "AdditiveScore")
+        },
+        "around hard": lambda size: PredictiveLocalAddressing(HardAddressing(DotScore(size)), 2),
+        "around the plug-in": lambda size: PredictiveLocalAddressing(RecencyAddressing(CosineScore(size)), 1),
     },
     RecencyAddressing: {"the plug-in": lambda size: RecencyAddressing(CosineScore(size))},
 }
@@ -147,8 +177,10 @@ def test_every_public_scheme_is_in_a_table():
 @pytest.mark.parametrize(("scheme", "make"), cases(ADDRESSINGS))
 def test_addressing(scheme, make):
     assert type(make(5)) is scheme
-    straight_through = any(isinstance(module, Hard) for module in make(5).modules())
-    check_addressing(make, differentiable=not straight_through)
+    modules = list(make(5).modules())
+    straight_through = any(isinstance(module, Hard | GumbelStraightThrough) for module in modules)
+    samples = any(isinstance(module, HardAddressing | GumbelStraightThrough) and module.training for module in modules)
+    check_addressing(make, differentiable=not straight_through, stochastic=samples)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 7])

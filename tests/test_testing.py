@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memnet import Addressing, Cell, ContentAddressing, DotScore, FeedForwardController, LSTMController
-from memnet.functional import masked_softmax
+from memnet.functional import masked_softmax, per_head
 from memnet.testing import check_addressing, check_cell
 
 
@@ -65,6 +65,17 @@ class IgnoresMask(Good):
         return super().forward(emission, keys, state)
 
 
+class FirstMaskForAllHeads(Good):
+    def forward(self, emission, keys, state, mask=None):
+        return super().forward(emission, keys, state, mask if mask is None or mask.dim() == 2 else mask[:, 0])
+
+
+class OtherWeightsForHeadMasks(Good):
+    def forward(self, emission, keys, state, mask=None):
+        scores = self.scores(emission, keys)
+        return masked_softmax(2 * scores if mask is not None and mask.dim() == 3 else scores, mask), state
+
+
 class ScalesByMaskedKeys(Good):
     def scores(self, emission, keys):
         return super().scores(emission, keys) / (1 + keys.square().mean((1, 2), keepdim=True))
@@ -80,7 +91,7 @@ class PowersAndQuotient(Good):
     """Softmax as the textbook writes it."""
 
     def forward(self, emission, keys, state, mask=None):
-        powers = self.scores(emission, keys).exp() * (1 if mask is None else mask[:, None])
+        powers = self.scores(emission, keys).exp() * (1 if mask is None else per_head(mask))
         return powers / powers.sum(-1, keepdim=True).clamp(min=1e-30), state
 
 
@@ -159,6 +170,14 @@ class ExplodingState(Good):
         return StepState(state.step * 10)
 
 
+class FirstHeadIsAnother(Good):
+    """Of several steps in one call only the first has it."""
+
+    def forward(self, emission, keys, state, mask=None):
+        weights, state = super().forward(emission, keys, state, mask)
+        return torch.cat([weights[:, :1].flip(-1), weights[:, 1:]], 1), state
+
+
 class WrongGradient(Good):
     def scores(self, emission, keys):
         scores = super().scores(emission, keys)
@@ -186,9 +205,9 @@ class HalfPrecision(Good):
     def forward(self, emission, keys, state, mask=None):
         scores = torch.bmm(self.scale * emission, keys.transpose(1, 2))  # narrowed by autocast
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+            scores = scores.masked_fill(~per_head(mask), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1, dtype=scores.dtype)
-        return weights if mask is None else weights * mask[:, None], state
+        return weights if mask is None else weights * per_head(mask), state
 
 
 BROKEN = {
@@ -198,6 +217,8 @@ BROKEN = {
     NotNormalized: "weights must sum to 1 over the slots that are left",
     AboveOne: "weights must be at most 1",
     IgnoresMask: "masked slots must have weight 0",
+    FirstMaskForAllHeads: "masked slots must have weight 0 when each head has its own mask",
+    OtherWeightsForHeadMasks: "one mask for all heads must give what the same mask for each head gives",
     ScalesByMaskedKeys: "what a masked slot holds must not change the weights",
     NaNForNoSlot: "weights must be finite",
     PowersAndQuotient: "weights must be finite for emissions x 10000",
@@ -212,6 +233,7 @@ BROKEN = {
     StateIsAList: "the state must be a NamedTuple or None",
     GrowingState: "the state must keep its shapes and dtypes",
     ExplodingState: "the state must be finite after 50 steps",
+    FirstHeadIsAnother: "steps_at_once is True, so steps in one call must give what they give one by one",
     WrongGradient: "gradients must agree with finite differences",
     UnusedParameter: "every parameter must get a gradient, and unused gets none",
     HiddenParameter: "a scheme that loads its state_dict must give the same weights",

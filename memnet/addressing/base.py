@@ -3,8 +3,10 @@
 import abc
 from typing import Any, ClassVar, Generic, TypeVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from memnet.functional import SlotMask
 
 StateT = TypeVar("StateT")
 
@@ -41,6 +43,14 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
         """
         return 0
 
+    @property
+    def steps_at_once(self) -> bool:
+        """Whether the heads of one call may be steps that follow one another, with the same weights as one by one.
+
+        Then all target positions of a decoder ask in one call. Default: only a scheme that remembers nothing.
+        """
+        return type(self).init_state is Addressing.init_state
+
     def init_state(self, keys: Float[Tensor, "batch slot key"], num_heads: int) -> StateT:
         """The state before the first step; None for a scheme that remembers nothing."""
         return None  # type: ignore[return-value]
@@ -55,7 +65,7 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
         emission: Float[Tensor, "batch head emit"],
         keys: Float[Tensor, "batch slot key"],
         state: StateT,
-        mask: Bool[Tensor, "batch slot"] | None = None,
+        mask: SlotMask | None = None,
     ) -> tuple[Float[Tensor, "batch head slot"], StateT]:
         """One step.
 
@@ -63,7 +73,8 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
             emission: what the controller emits, ``emit_size`` real numbers for each head.
             keys: what each slot is compared by.
             state: what ``init_state`` or the last step returned.
-            mask: which slots may get weight; None for all. Where a sequence has no slot left, its weights are all 0.
+            mask: which slots may get weight, the same for all heads or for each head its own; None for all. Where no
+                slot is left, the weights are all 0.
 
         Returns:
             The weights, and the state for the next step.

@@ -1,9 +1,10 @@
 """Addressing by content: soft attention, memory networks, and the first step of the Neural Turing Machine."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from memnet.addressing.base import Addressing
+from memnet.functional import SlotMask
 from memnet.normalizers import Normalizer, Softmax
 from memnet.scores import Score
 
@@ -33,6 +34,6 @@ class ContentAddressing(Addressing[None]):
         emission: Float[Tensor, "batch head emit"],
         keys: Float[Tensor, "batch slot key"],
         state: None,
-        mask: Bool[Tensor, "batch slot"] | None = None,
+        mask: SlotMask | None = None,
     ) -> tuple[Float[Tensor, "batch head slot"], None]:
         return self.normalizer(self.score(emission, keys), mask), None

@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from memnet.addressing.base import Addressing
 from memnet.checks import check_odd
-from memnet.functional import circular_shift, interpolate, sharpen
+from memnet.functional import SlotMask, circular_shift, interpolate, sharpen
 from memnet.starts import FirstSlot, WeightsStart
 
 
@@ -59,7 +59,7 @@ class LocationAddressing(Addressing[LocationState]):
         emission: Float[Tensor, "batch head emit"],
         keys: Float[Tensor, "batch slot key"],
         state: LocationState,
-        mask: Bool[Tensor, "batch slot"] | None = None,
+        mask: SlotMask | None = None,
     ) -> tuple[Float[Tensor, "batch head slot"], LocationState]:
         sizes = [self.inner.emit_size, 1, self.num_shifts, 1]
         inner_emission, gate, shift, sharpening = emission.split(sizes, dim=-1)

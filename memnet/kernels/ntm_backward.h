@@ -255,6 +255,22 @@ struct Backward {
              carry_stride(l));
   }
 
+  static void bound(float* gradient, int64_t count, float most) {
+    for (int64_t j = 0; j < count; j += LANES)
+      store_part(gradient + j, within(load_part(gradient + j, count - j), most), count - j);
+  }
+  // Clips what one item carries to the step before. What goes from a layer to the one below stays within the step.
+  void bound_carries(const Scratch& s, int64_t i) const {
+    const float most = p.max_gradient;
+    bound(s.d_weights + i * p.heads() * p.lanes(), p.heads() * p.lanes(), most);
+    bound(s.d_memory + i * p.matrix(), p.matrix(), most);
+    bound(s.carry[0] + i * carry_stride(0), p.reads(), most);
+    for (int64_t l = 0; p.lstm && l < p.layers; ++l) {
+      bound(s.carry[l] + i * carry_stride(l) + from_below(l), p.hidden, most);
+      bound(s.d_cell[l] + i * p.hidden, p.hidden, most);
+    }
+  }
+
   void run(const Group& g, const Scratch& s) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
     const int64_t input_stride = round_up(p.input, LANES);
@@ -271,6 +287,7 @@ struct Backward {
       multiply(running, d_interface + first * p.interface(), p.interface(), interface_weight, nullptr, Start::add,
                s.d_top, top_stride());
       for (int64_t l = p.layers - 1; l >= 0; --l) layer_step(g, s, t, running, l);
+      for (int64_t i = 0; std::isfinite(p.max_gradient) && i < running; ++i) bound_carries(s, i);
       if (!d_inputs) continue;
       multiply(running, d_gates[0] + first * p.gates(), p.gates(), input_weight, nullptr, Start::zero, s.d_input,
                input_stride);

@@ -50,8 +50,8 @@ struct Plan {
   Arena kept_arena;
   Kept kept;
 
-  Plan(const Sizes& sizes, const float* epsilons, const int64_t* lengths, float* block)
-      : problem(sizes, epsilons),
+  Plan(const Sizes& sizes, const float* numbers, const int64_t* lengths, float* block)
+      : problem(sizes, numbers),
         order(problem, lengths),
         groups(groups_of(problem)),
         group_size(largest(groups)),
@@ -124,11 +124,11 @@ EXPORT int memnet_ntm_plan(const int64_t* sizes, const int64_t* lengths, int64_t
   }
 }
 
-EXPORT int memnet_ntm_forward(const int64_t* sizes, const float* epsilons, const int64_t* lengths,
+EXPORT int memnet_ntm_forward(const int64_t* sizes, const float* numbers, const int64_t* lengths,
                               const float* const* parameters, const float* inputs, const float* const* state,
                               float* outputs, float* const* final_state, float* kept, float* scratch) {
   try {
-    Plan plan(*reinterpret_cast<const Sizes*>(sizes), epsilons, lengths, kept);
+    Plan plan(*reinterpret_cast<const Sizes*>(sizes), numbers, lengths, kept);
     Forward pass{plan.problem, plan.order, plan.kept, plan.group_size, inputs, state, outputs, final_state};
     pass.parameters.list = parameters;
     Arena arena{scratch};
@@ -142,12 +142,12 @@ EXPORT int memnet_ntm_forward(const int64_t* sizes, const float* epsilons, const
   }
 }
 
-EXPORT int memnet_ntm_backward(const int64_t* sizes, const float* epsilons, const int64_t* lengths,
+EXPORT int memnet_ntm_backward(const int64_t* sizes, const float* numbers, const int64_t* lengths,
                                const float* const* parameters, const float* d_outputs, const float* const* d_final,
                                float* d_inputs, float* const* d_state, float* const* d_parameters, float* kept,
                                float* scratch) {
   try {
-    Plan plan(*reinterpret_cast<const Sizes*>(sizes), epsilons, lengths, kept);
+    Plan plan(*reinterpret_cast<const Sizes*>(sizes), numbers, lengths, kept);
     Backward pass{plan.problem, plan.order, plan.kept, plan.group_size, d_outputs, d_final, d_inputs, d_state};
     pass.parameters.list = parameters;
     Arena arena{scratch};

@@ -37,6 +37,7 @@ class _Call(NamedTuple):
     time: int
     lengths: Tensor | None
     norm_eps: float
+    max_gradient: float
     training: bool
     segment: int
     threads: int
@@ -45,10 +46,10 @@ class _Call(NamedTuple):
         return self.cell.state_shapes(self.batch)
 
     def arguments(self) -> tuple[Any, ...]:
-        """The sizes in the order of the C++ ``Sizes``, the epsilons, the lengths."""
+        """The sizes in the order of the C++ ``Sizes``, the numbers in that of ``Problem``, the lengths."""
         sizes = (self.batch, self.time, *self.cell, self.training, self.segment, self.threads)
-        epsilons = (self.norm_eps, SHARPEN_EPS)
-        return (ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_float * 2)(*epsilons), _address(self.lengths)
+        numbers = (self.norm_eps, SHARPEN_EPS, self.max_gradient)
+        return (ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_float * 3)(*numbers), _address(self.lengths)
 
 
 def fits(cell: Any, inputs: Tensor, state: Any) -> bool:
@@ -79,6 +80,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
         # A copy: the backward pass needs what it was.
         lengths=None if lengths is None else lengths.detach().to("cpu", torch.int64, copy=True).contiguous(),
         norm_eps=cell.access.read_addressing.inner.score.eps,
+        max_gradient=cell.max_gradient,
         training=torch.is_grad_enabled() and any(x.requires_grad for x in (inputs, *tensors)),
         segment=_segment(time),
         threads=max(1, min(torch.get_num_threads(), batch // ITEMS_PER_THREAD)),

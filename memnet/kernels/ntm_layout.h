@@ -17,9 +17,13 @@ struct Sizes {
 
 struct Problem : Sizes {
   float norm_epsilon, weight_epsilon;
+  float max_gradient;  // of the state of the step before, elementwise; may be infinite
 
-  explicit Problem(const Sizes& sizes, const float* epsilons = nullptr)
-      : Sizes(sizes), norm_epsilon(epsilons ? epsilons[0] : 0), weight_epsilon(epsilons ? epsilons[1] : 0) {}
+  explicit Problem(const Sizes& sizes, const float* numbers = nullptr)
+      : Sizes(sizes),
+        norm_epsilon(numbers ? numbers[0] : 0),
+        weight_epsilon(numbers ? numbers[1] : 0),
+        max_gradient(numbers ? numbers[2] : 0) {}
   int64_t heads() const { return write_heads + read_heads; }  // write heads come first everywhere
   int64_t emission() const { return width + 3 + shifts; }     // key, strength, gate, shift, sharpening
   int64_t erase_start() const { return heads() * emission(); }

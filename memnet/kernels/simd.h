@@ -63,6 +63,12 @@ static INLINE vec square_root(vec x) {
 #endif
 }
 static INLINE vec max_of(vec a, vec b) { return a > b ? a : b; }
+// Bounded either way; what is not a number stays so.
+static INLINE vec within(vec x, float bound) {
+  const vec most = splat(bound);
+  x = x > most ? most : x;
+  return x < -most ? -most : x;
+}
 static INLINE vec magnitude(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
 #if defined(__clang__) || __GNUC__ >= 12

@@ -1,5 +1,6 @@
 """The Neural Turing Machine: Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,9 +41,10 @@ class NTM(nn.Module):
         write_addressing: how write heads find slots; by default the same, with parameters of its own.
         memory_start: the memory at the beginning of a sequence; constant 1e-6 by default.
         checkpoint_every: see ``memnet.unroll``; for sequences too long for memory.
+        max_gradient: see ``memnet.MemoryCell``; for sequences so long that gradients overflow.
 
     Raises:
-        ValueError: a size is not positive, ``num_shifts`` is even, or an addressing or controller does not fit.
+        ValueError: a size or ``max_gradient`` is not positive, ``num_shifts`` is even, or an addressing or controller does not fit.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class NTM(nn.Module):
         write_addressing: Addressing | None = None,
         memory_start: MemoryStart | None = None,
         checkpoint_every: int | None = None,
+        max_gradient: float = math.inf,
     ):
         super().__init__()
         self.input_size = check_positive("input_size", input_size)
@@ -86,7 +89,7 @@ class NTM(nn.Module):
             num_write_heads,
             memory_start,
         )
-        self.cell = MemoryCell(controller_cell, access, input_size, output_size)
+        self.cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient)
         if checkpoint_every is not None:
             check_positive("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every

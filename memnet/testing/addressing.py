@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from memnet.addressing.base import Addressing
+from memnet.functional import per_head
 from memnet.testing.promises import (
     SCALES,
     class_name,
@@ -138,6 +140,7 @@ def check_addressing(
             _check_explicit_state(suite, role)
             if not stochastic:
                 _check_items_independent(suite, role)
+                _check_steps_at_once(suite)
             _check_masks(suite, role)
             _check_scales(suite, role)
             _check_long_run(suite, role)
@@ -200,6 +203,21 @@ def _check_items_independent(suite: _Suite, role: Role) -> None:
         require(not gradient[:, 1:].any(), scheme, "gradients must not cross from one item of a batch to another.")
 
 
+def _check_steps_at_once(suite: _Suite) -> None:
+    scheme = suite.double()
+    if not scheme.steps_at_once:
+        return
+    steps = suite.steps(scheme, time=3, dtype=torch.float64)
+    keys, state = steps.keys[0], scheme.init_state(steps.keys[0], steps.emission.shape[2])
+    at_once, _ = scheme(rearrange(steps.emission, "time batch head emit -> batch (time head) emit"), keys, state)
+    trace = []
+    for emission in steps.emission:
+        weights, state = scheme(emission, keys, state)
+        trace.append(weights)
+    sentence = "steps_at_once is True, so steps in one call must give what they give one by one."
+    require_close(at_once, torch.cat(trace, 1), scheme, sentence)
+
+
 def _check_masks(suite: _Suite, role: Role) -> None:
     for slots in suite.num_slots:
         scheme = suite.double()
@@ -213,6 +231,13 @@ def _check_masks(suite: _Suite, role: Role) -> None:
         first, _ = suite.run(scheme, steps, role, mask, start)
         second, _ = suite.run(scheme, steps._replace(keys=other_keys), role, mask, start)
         require_close(second, first, scheme, "what a masked slot holds must not change the weights.")
+        heads = steps.emission.shape[2]
+        same, _ = suite.run(scheme, steps, role, mask[:, None].expand(-1, heads, -1), start)
+        require_close(same, first, scheme, "one mask for all heads must give what the same mask for each head gives.")
+        own = torch.stack([mask.roll(head, 0) for head in range(heads)], 1)
+        trace, _ = suite.run(scheme, steps, role, own, start)
+        for weights in trace:
+            _require_weights(scheme, weights, tuple(weights.shape), own, "when each head has its own mask")
 
 
 def _check_scales(suite: _Suite, role: Role) -> None:
@@ -311,8 +336,8 @@ def _require_weights(
     require_finite(weights, scheme, f"weights must be finite{where}.")
     require(bool((weights >= 0).all()), scheme, f"weights must be at least 0{where}.")
     require(bool((weights <= 1 + SUM_TOLERANCE).all()), scheme, f"weights must be at most 1{where}.")
-    real = torch.ones_like(weights[:, 0], dtype=torch.bool) if mask is None else mask
-    require(not weights.masked_select(~real[:, None]).any(), scheme, f"masked slots must have weight 0{where}.")
+    real = torch.ones_like(weights, dtype=torch.bool) if mask is None else per_head(mask).expand_as(weights)
+    require(not weights[~real].any(), scheme, f"masked slots must have weight 0{where}.")
     if scheme.normalized:
-        missing = (weights.sum(-1) - real.any(-1, keepdim=True).to(weights.dtype)).abs().max()
+        missing = (weights.sum(-1) - real.any(-1).to(weights.dtype)).abs().max()
         require(bool(missing < SUM_TOLERANCE), scheme, f"weights must sum to 1 over the slots that are left{where}.")

@@ -63,6 +63,11 @@ def _replace_forward(model: NTM) -> None:
     model.cell.access.forward = model.cell.access.forward
 
 
+def _replace_compare(model: NTM) -> None:
+    score = model.cell.access.read_addressing.inner.score
+    score.compare = score.compare
+
+
 def _other_epsilon(model: NTM) -> None:
     model.cell.access.read_addressing.inner.score.eps = 1e-3
 
@@ -95,6 +100,7 @@ CHANGES = {
     "no bias": _without_bias,
     "another output width": _replace_output,
     "a replaced forward": _replace_forward,
+    "a replaced comparison": _replace_compare,
     "epsilons that differ": _other_epsilon,
     "other score": _read_addressing(lambda: LocationAddressing(ContentAddressing(DotScore(5)))),
     "other normalizer": _read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5), Sparsemax()))),

@@ -116,3 +116,16 @@ def test_how_many_memories_are_kept_does_not_matter(segment: int, monkeypatch: p
     monkeypatch.setattr(ntm_cpu, "_segment", lambda time: segment)
     compare(make(num_write_heads=2), batch=4, time=9, lengths=torch.tensor([9, 8, 1, 3]))
     compare(make(), batch=2, time=9)
+
+
+@pytest.mark.parametrize("max_gradient", [1.0, 0.05, 1e-4])
+@pytest.mark.parametrize("controller", ["lstm-2", "feed-forward-2"])
+def test_clipped_gradients_of_the_state(controller: str, max_gradient: float):
+    heads = {"num_read_heads": 2, "num_write_heads": 2}
+    model = make(controller=CONTROLLERS[controller], max_gradient=max_gradient, **heads)
+    compare(model, batch=5, time=6, lengths=torch.tensor([3, 6, 1, 6, 2]))
+    bounded = results(model, torch.ones(1, 6, 4), states(model, 1)).gradients
+    model.cell.max_gradient = float("inf")
+    free = results(model, torch.ones(1, 6, 4), states(model, 1)).gradients
+    assert max(abs(bounded[f"state {part}"]).max() for part in range(len(states(model, 1)))) <= max_gradient
+    assert any(not torch.equal(bounded[name], free[name]) for name in free)
