@@ -12,6 +12,7 @@ COMMANDS = {
     "test": ("memnet.training.cli:run", "measure a checkpoint on the test sets, beside published numbers"),
     "predict": ("memnet.training.cli:run", "print examples and a checkpoint's answers to them"),
     "plot": ("memnet.training.plotting:run", "draw what a checkpoint answers, reads and writes"),
+    "bench": ("memnet.bench.cli:run", "measure speed and memory, as ratios of one run"),
 }
 
 HELP = """\
@@ -29,6 +30,7 @@ typical use
   memnet fit --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
   memnet test --ckpt_path RUN/checkpoints/best.ckpt
   memnet plot RUN/checkpoints/best.ckpt
+  memnet bench ntm
 
 A RUN is a folder runs/<name of the config>/version_<N>, never overwritten.
 

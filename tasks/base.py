@@ -1,6 +1,7 @@
 """What the training code needs of a task: its batches, its loss and metrics, and how an example is shown."""
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
@@ -34,14 +35,14 @@ class Evaluation(NamedTuple):
     Attributes:
         loss: what training minimises.
         metrics: name to one value for each sequence, without gradient.
-        outputs: what the model answered (logits, symbols), for pictures and for printing.
+        outputs: what the model answered (logits, symbols, or a NamedTuple of several), for pictures and for printing.
         answers: the model's answer and the right one as texts, one pair for each sequence, where there is something
             that can only be measured over a whole set (see ``Task.corpus_metrics``).
     """
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, " batch"]]
-    outputs: Tensor
+    outputs: Any
     answers: list[tuple[str, str]] | None = None
 
 
@@ -106,7 +107,7 @@ class Task(pl.LightningDataModule, abc.ABC):
         """
 
     @abc.abstractmethod
-    def describe(self, batch: Any, outputs: Tensor, item: int) -> str:
+    def describe(self, batch: Any, outputs: Any, item: int) -> str:
         """One example as text, for a terminal.
 
         Args:
@@ -119,11 +120,23 @@ class Task(pl.LightningDataModule, abc.ABC):
         """The source paper's results: name of a test set to column title to number; empty where it gives none."""
         return {}
 
-    def corpus_metrics(self, answers: list[tuple[str, str]]) -> dict[str, float]:
+    def summary(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows below the table of the test sets, such as means over them; none by default.
+
+        Args:
+            rows: of the test sets: ``test``, the name, and each metric, each published number by its column's title.
+
+        Returns:
+            Rows with ``test``, what the row says, and any of these columns or new ones.
+        """
+        return []
+
+    def corpus_metrics(self, answers: list[tuple[str, str]], means: dict[str, float]) -> dict[str, float]:
         """Metrics of a whole set that are no means over its sequences, such as BLEU; none by default.
 
         Args:
             answers: the model's answer and the right one, for each sequence of the set.
+            means: the set's other metrics, each the mean over its sequences.
         """
         return {}
 

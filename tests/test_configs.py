@@ -7,7 +7,9 @@ import torch
 import yaml
 
 import memnet
+import tasks
 from memnet.__main__ import main
+from memnet.models.encoder_decoder import EncoderDecoder
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -18,18 +20,63 @@ def test_the_experiments_of_the_paper_are_there():
     assert {path.stem for path in CONFIGS} >= expected | {"lstm_copy", "lstm_priority_sort"}
 
 
+def test_the_experiments_on_dates_and_sentences_are_there():
+    dates = {
+        f"{model}_date"
+        for model in ("seq2seq", "peeky", "attention", "transformer", "hard_attention", "local_attention")
+    }
+    sentences = {f"{model}_translation" for model in ("attention", "gnmt", "transformer")}
+    assert {path.stem for path in CONFIGS} >= dates | sentences
+
+
+def few(config, folder):
+    """Flags that leave two steps on little data; and the data, where the experiment wants files."""
+    content = yaml.safe_load(config.read_text())
+    flags = {
+        "trainer.max_steps": 2,
+        "trainer.val_check_interval": 2,
+        "trainer.num_sanity_val_steps": 0,
+        "data.num_val": 2,
+        "data.num_test": 2,
+        "data.eval_batch_size": 2,
+    }
+    kind, settings = content["data"]["class_path"], content["data"].get("init_args", {})
+    if kind == "tasks.Date":
+        flags |= {"data.num_train": 50, "data.batch_size": 4}
+    elif kind == "tasks.Translation":
+        flags |= {"data.num_train": 2000, "data.max_tokens": 256, "data.max_length": 5}
+        if "folder" in settings:
+            write_sentences(folder / "sentences")
+            flags |= {"data.folder": folder / "sentences", "data.vocab_size": 500}
+            network = content["model"]["network"]["init_args"]
+            sizes = [name for name in ("source_vocab_size", "target_vocab_size") if name in network]
+            sizes += [f"{part}.init_args.vocab_size" for part in ("encoder", "decoder") if part in network]
+            flags |= {f"model.network.init_args.{name}": 500 for name in sizes}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def write_sentences(folder):
+    folder.mkdir()
+    task = tasks.Translation()
+    for name, count in (("train", 2000), ("val", 2), ("test", 2)):
+        pairs = task.read(name if name != "test" else task.test_names[0])[:count]
+        for language, texts in zip(("de", "en"), zip(*pairs, strict=True), strict=True):
+            (folder / f"{name}.{language}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_trains_and_loads(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    few = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.num_sanity_val_steps", "0"]
-    few += ["--data.num_val", "2", "--data.num_test", "2", "--data.eval_batch_size", "2"]
-    main(["fit", "--config", str(config), *few])
+    main(["fit", "--config", str(config), *few(config, tmp_path)])
     run = tmp_path / "runs" / config.stem / "version_0"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     network = memnet.load(run / "checkpoints" / "best.ckpt")
     assert all(parameter.isfinite().all() for parameter in network.parameters())
-    outputs, _ = network(torch.zeros(1, 2, network.input_size))
-    assert outputs.shape == (1, 2, network.output_size)
+    if isinstance(network, EncoderDecoder):
+        assert network(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7]])).shape == (1, 2, network.target_vocab_size)
+    else:
+        outputs, _ = network(torch.zeros(1, 2, network.input_size))
+        assert outputs.shape == (1, 2, network.output_size)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -228,7 +228,9 @@ class Experiment(pl.LightningModule):
             if self.trainer.world_size > 1:
                 parts = [None] * self.trainer.world_size
                 torch.distributed.all_gather_object(parts, own)
-            metrics = self.task.corpus_metrics([answer for part in parts for answer in part])
+            measured = self.trainer.callback_metrics.items()
+            means = {key.removeprefix(f"{prefix}/"): float(x) for key, x in measured if key.startswith(f"{prefix}/")}
+            metrics = self.task.corpus_metrics([answer for part in parts for answer in part], means)
             self.log_dict({f"{prefix}/{name}": float(value) for name, value in metrics.items()}, logger=False)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[str]:

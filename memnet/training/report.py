@@ -19,20 +19,22 @@ from tasks.base import Task
 def test_rows(metrics: Mapping[str, Any], task: Task) -> list[dict[str, Any]]:
     """One row for each test set: its name, the metrics measured, and the published numbers where there are any.
 
+    Below them stand the rows of the task's summary. All rows have the same columns.
+
     Args:
         metrics: ``test/<name>/<metric>`` to its value.
         task: the task that was tested.
     """
     published = task.published()
-    columns = dict.fromkeys(column for numbers in published.values() for column in numbers)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in task.test_names:
         prefix = f"test/{name}/"
         measured = {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
         measured.pop("loss", None)  # the metrics say the same in better units
-        beside = {column: published.get(name, {}).get(column, "") for column in columns}
-        rows.append({"test": name, **measured, **beside})
-    return rows
+        rows.append({"test": name, **measured, **published.get(name, {})})
+    rows += task.summary(rows)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

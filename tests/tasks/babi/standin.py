@@ -1,0 +1,49 @@
+"""A small memory network for tests of the task: two hops, so that there is something to show."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+import memnet
+
+
+class TwoHops(nn.Module):
+    """Bags of words, one table of embeddings, two hops, logits for the answers.
+
+    Args:
+        vocab_size: how many words there are.
+        num_answers: how many of them are answers.
+        size: width of the embeddings.
+    """
+
+    def __init__(self, vocab_size: int, num_answers: int, size: int = 8):
+        super().__init__()
+        self.vocab_size, self.num_answers = vocab_size, num_answers
+        self.embedding = nn.Embedding(vocab_size, size, padding_idx=0)
+        self.hops = nn.ModuleList(memnet.ContentAddressing(memnet.DotScore(size)) for _ in range(2))
+        self.answer = nn.Linear(size, num_answers)
+
+    def forward(self, story: Tensor, question: Tensor) -> Tensor:
+        memory = self.embedding(story).sum(2)
+        asked = rearrange(self.embedding(question).sum(1), "batch size -> batch 1 size")
+        for hop in self.hops:
+            weights, _ = hop(asked, memory, None, (story != 0).any(2))
+            asked = asked + weights @ memory
+        return self.answer(rearrange(asked, "batch 1 size -> batch size"))
+
+
+class Bag(nn.Module):
+    """Knows which words occur, and looks nowhere.
+
+    Args:
+        vocab_size: how many words there are.
+        num_answers: how many of them are answers.
+    """
+
+    def __init__(self, vocab_size: int, num_answers: int):
+        super().__init__()
+        self.vocab_size, self.num_answers = vocab_size, num_answers
+        self.embedding = nn.EmbeddingBag(vocab_size, num_answers, padding_idx=0)
+
+    def forward(self, story: Tensor, question: Tensor) -> Tensor:
+        return self.embedding(torch.cat([story.flatten(1), question], 1))
