@@ -1,7 +1,6 @@
 """Cells: one time step of a recurrent network. Controllers are cells, and so is a controller with a memory."""
 
 import abc
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from memnet.access import Access
-from memnet.checks import check_positive, check_size
+from memnet.checks import check_greater_than_zero, check_positive, check_size
 from memnet.functional import bound_gradient
 
 
@@ -130,19 +129,19 @@ class MemoryCell(Cell):
         output_size: width of the output.
         max_gradient: greater than 0; on their way back through time, elements of the state's gradient that are larger
             are clipped at every step (Graves 2013, sec. 2.1). Sharpening and reading by content can magnify gradients
-            at each step, and over hundreds of steps past what float32 holds. Infinity, the default, clips nothing.
+            at each step, and over hundreds of steps past what float32 holds. None clips nothing.
 
     Raises:
         ValueError: a size or ``max_gradient`` is not positive, or the controller is for inputs of another width.
     """
 
     def __init__(
-        self, controller: Cell, access: Access, input_size: int, output_size: int, max_gradient: float = math.inf
+        self, controller: Cell, access: Access, input_size: int, output_size: int, max_gradient: float | None = None
     ):
         super().__init__()
-        if not max_gradient > 0:
-            raise ValueError(f"max_gradient is {max_gradient}, but must be greater than 0.")
         self.max_gradient = max_gradient
+        if max_gradient is not None:
+            check_greater_than_zero("max_gradient", max_gradient)
         self.input_size = check_positive("input_size", input_size)
         self.output_size = check_positive("output_size", output_size)
         read_size = access.num_read_heads * access.slot_size
@@ -159,7 +158,7 @@ class MemoryCell(Cell):
     def forward(
         self, x: Float[Tensor, "batch inp"], state: MemoryState
     ) -> tuple[Float[Tensor, "batch out"], MemoryState]:
-        if self.max_gradient != math.inf:
+        if self.max_gradient is not None:
             state = tree_map_only(Tensor, lambda each: bound_gradient(each, self.max_gradient), state)
         prev_reads = rearrange(state.reads, "batch head val -> batch (head val)")
         control, controller_state = self.controller(torch.cat([x, prev_reads], -1), state.controller)

@@ -1,8 +1,7 @@
 """Many independent models of one architecture, trained as one."""
 
-import copy
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -85,13 +84,19 @@ class Ensemble(nn.Module):
             inputs = (*inputs, noise)
 
         def one(tensors: dict[str, Tensor], *own: Tensor) -> Tensor:
-            return torch.func.functional_call(self.network, tensors, own)
+            # Shared tensors are all named, and torch's own way with them loses those of shared modules.
+            return torch.func.functional_call(self.network, tensors, own, tie_weights=False)
 
         return torch.func.vmap(one, randomness="different")(self.stacked(), *inputs)
 
     def stacked(self) -> dict[str, Shaped[Tensor, "member ..."]]:
-        """The network's parameters and buffers by name, shared ones once."""
-        return {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        """The parameters and buffers of each of the network's modules by name."""
+        return {
+            f"{path}.{name}" if path else name: tensor
+            for path, module in self.network.named_modules()
+            for name, tensor in [*module._parameters.items(), *module._buffers.items()]
+            if tensor is not None
+        }
 
     def member(self, number: int) -> nn.Module:
         """One member as a plain model with tensors of its own.
@@ -133,7 +138,20 @@ class Ensemble(nn.Module):
 
 
 def _stack(members: list[nn.Module]) -> nn.Module:
-    """The first model with the tensors of all in place of its own; what modules share stays shared."""
-    stacked = copy.copy(members[0])
-    tensors: dict[int, Tensor] = {}
-    return stacked
+    """The first model, with the tensors of all stacked in place of its own; what its modules share stays shared."""
+    model = members[0]
+    stacked: dict[Tensor, Tensor] = {}
+    for name, module in model.named_modules():
+        others = [member.get_submodule(name) for member in members]
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                if parameter not in stacked:
+                    together = torch.stack([other.get_parameter(key).detach() for other in others])
+                    stacked[parameter] = nn.Parameter(together, parameter.requires_grad)
+                module._parameters[key] = stacked[parameter]  # type: ignore[assignment]
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
+                if buffer not in stacked:
+                    stacked[buffer] = torch.stack([other.get_buffer(key) for other in others])
+                module._buffers[key] = stacked[buffer]
+    return model

@@ -12,7 +12,7 @@ from memnet.checks import check_positive
 
 from .base import check_order
 from .date_formats import ALPHABET, CASES, FORMATS, SOURCE_LENGTH, check_formats, write
-from .epochs import Shuffled, random_words
+from .epochs import ORDER, Shuffled, random_words
 from .held_out import draw_pairs
 from .pair_set import PairBatch, PairSet
 from .pairs import TRAIN_SET, VAL_SET, PairTask
@@ -33,8 +33,8 @@ class Date(PairTask):
 
     Without ``file``, dates are generated: a day, a format and upper or lower case, each as likely as any other. Every
     pair is a function of (seed, index), and no text of one set occurs in another (see ``tasks.held_out``), though its
-    day may in another format. Validation and test are the same for every seed. A date of two digits means a year of the
-    given range, which never has two such years.
+    day may in another format. Validation and test are the same for every seed. A year of two digits is the one of the
+    given range that ends so, and a range with two of them is refused.
 
     Metrics in validation and test: ``error``, 1 where the date written is not exactly the target, and ``exact``, 1
     where it is.
@@ -100,7 +100,7 @@ class Date(PairTask):
 
     @property
     def test_names(self) -> list[str]:
-        return [HELD_OUT] if self.test_file is None else [HELD_OUT, Path(self.test_file).stem]
+        return [HELD_OUT] if self.test_file is None else [HELD_OUT, f"file {Path(self.test_file).stem}"]
 
     @property
     def source_vocabulary(self) -> CharacterVocabulary:
@@ -151,12 +151,12 @@ class Date(PairTask):
             raise ValueError(f"{self.file} has {len(pairs)} line, but it takes at least 2 to train and to test.")
         held_out = self.sizes[VAL_SET] / (self.sizes[TRAIN_SET] + self.sizes[VAL_SET])
         first = len(pairs) - min(max(round(held_out * len(pairs)), 1), len(pairs) - 1)
-        order = np.argsort(random_words(stream_key(VALIDATION, 0), 0, 0, len(pairs)), kind="stable")
+        order = np.argsort(random_words(stream_key(ORDER, 0), 0, 1, len(pairs)), kind="stable")
         chosen = order[:first] if name == TRAIN_SET else order[first:]
         return [pairs[place] for place in chosen.tolist()]
 
     def schedule(self, pairs: PairSet) -> Shuffled:
-        return Shuffled(len(pairs), self.batch_size, stream_key(TRAIN, self.seed))
+        return Shuffled(len(pairs), self.batch_size, stream_key(ORDER, self.seed))
 
 
 def read_dates(path: str | Path) -> list[tuple[str, str]]:

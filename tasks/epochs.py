@@ -14,6 +14,9 @@ from memnet.checks import check_positive
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
+ORDER = 3
+"""The split of a stream key whose numbers put items in order, beside those of ``tasks.sampling`` that make items."""
+
 
 class Schedule(Protocol):
     """Says which items a batch holds."""
@@ -40,7 +43,7 @@ def random_words(key: np.ndarray, epoch: int, field: int, size: int) -> np.ndarr
     """The random numbers of an epoch, ``(size,)`` of uint64.
 
     Args:
-        key: the stream, from ``tasks.sampling.stream_key``.
+        key: the stream, ``tasks.sampling.stream_key(ORDER, seed)``.
         epoch: which epoch.
         field: what they are for, if an epoch needs several.
         size: how many.
@@ -58,7 +61,7 @@ class Shuffled:
     Args:
         num_items: n, the size of the set.
         batch_size: items in a batch over all processes: batch b holds positions [b * batch_size, (b + 1) * batch_size).
-        key: the stream, from ``tasks.sampling.stream_key``.
+        key: the stream, ``tasks.sampling.stream_key(ORDER, seed)``.
     """
 
     def __init__(self, num_items: int, batch_size: int, key: np.ndarray) -> None:
@@ -103,7 +106,7 @@ class LengthBuckets:
         source_lengths: of each pair.
         target_lengths: of each pair.
         max_tokens: see above; over all processes.
-        key: the stream, from ``tasks.sampling.stream_key``.
+        key: the stream, ``tasks.sampling.stream_key(ORDER, seed)``.
 
     Raises:
         ValueError: there is no pair, or a pair alone has more than ``max_tokens`` symbols.

@@ -12,7 +12,7 @@ from torch import Tensor
 from memnet.checks import check_positive
 from memnet.decoding import EOS
 
-from .epochs import LengthBuckets
+from .epochs import ORDER, LengthBuckets
 from .held_out import draw_pairs
 from .pair_set import PairBatch, PairSet
 from .pairs import TRAIN_SET, VAL_SET, PairTask
@@ -178,7 +178,7 @@ class Translation(PairTask):
         return super().batch_of(self._cased(text.strip()))
 
     def schedule(self, pairs: PairSet) -> LengthBuckets:
-        key = stream_key(TRAIN, self.seed)
+        key = stream_key(ORDER, self.seed)
         # A decoder is not shown the end mark.
         return LengthBuckets(pairs.source_lengths, pairs.target_lengths - 1, self.max_tokens, key)
 

@@ -125,10 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
+def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    def parse(text: str) -> int | float:
         try:
-            value = kind(text)
+            value: int | float = kind(text)
         except ValueError:
             value = 0
         if not 0 < value < float("inf"):

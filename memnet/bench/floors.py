@@ -255,9 +255,9 @@ def _fastest(product: Product, device: torch.device) -> tuple[Call, Call]:
 
 def _by_torch(product: Product, device: torch.device) -> Call:
     rows, inner, batch = product.rows, product.inner, product.batch
-    left = torch.randn((batch, inner, rows) if product.transposed else (batch, rows, inner), device=device)
+    left = torch.ones((batch, inner, rows) if product.transposed else (batch, rows, inner), device=device)
     left = left.transpose(1, 2) if product.transposed else left
-    right = torch.randn(batch, inner, product.columns, device=device)
+    right = torch.ones(batch, inner, product.columns, device=device)
     out = torch.empty(batch, rows, product.columns, device=device)
     if batch == 1:
         return partial(torch.mm, left[0], right[0], out=out[0])
@@ -265,7 +265,7 @@ def _by_torch(product: Product, device: torch.device) -> Call:
 
 
 def _by_onednn(product: Product) -> Call:
-    left, weight = torch.randn(product.rows, product.inner), torch.randn(product.columns, product.inner)
+    left, weight = torch.ones(product.rows, product.inner), torch.ones(product.columns, product.inner)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, product.rows)
     call = partial(torch.ops.mkldnn._linear_pointwise.default, left, packed, None, "none", [], "")
     call()

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memnet.kernels import ntm_cpu
+from memnet.kernels import memn2n_cpu, ntm_cpu
 
 Kernel = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
@@ -44,3 +44,18 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None
     return ntm_cpu.run if ntm_cpu.fits(cell, inputs, state) else None
+
+
+def find_memory_network(model: Any, *inputs: Tensor) -> Callable[..., Tensor] | None:
+    """The kernel that can run ``model`` on a story and a question, or None for the model's own operations.
+
+    There is one, for ``MemN2N`` on the CPU with ``BagOfWords`` or ``PositionEncoding``, ``Softmax`` or ``LateSoftmax``,
+    no activation or ``torch.nn.ReLU``, in float32; also for all members of an ``Ensemble`` at once. It steps aside
+    where ``find`` says.
+
+    Returns:
+        A function ``(model, story, question, noise) -> logits``.
+    """
+    if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
+        return None
+    return memn2n_cpu.run if len(inputs) == 2 and memn2n_cpu.fits(model, *inputs) else None

@@ -68,7 +68,7 @@ def is_standard(cell: Any) -> bool:
         and all(map(_is_standard_addressing, addressings))
         and len({addressing.num_shifts for addressing in addressings}) == 1
         and len({addressing.inner.score.eps for addressing in addressings}) == 1
-        and not any(map(_is_watched, _modules(cell)))
+        and not any(map(is_watched, _modules(cell)))
     )
 
 
@@ -171,7 +171,7 @@ def _modules(cell: Any) -> Iterator[nn.Module]:
         yield from (addressing, content, content.score, content.normalizer)
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Somebody has to be called at each step, or has replaced the step."""
     return bool(
         module._forward_hooks

@@ -4,6 +4,7 @@ The arithmetic is in ``ntm_cpu.cpp`` and the headers beside it: one C call for a
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
         # A copy: the backward pass needs what it was.
         lengths=None if lengths is None else lengths.detach().to("cpu", torch.int64, copy=True).contiguous(),
         norm_eps=cell.access.read_addressing.inner.score.eps,
-        max_gradient=cell.max_gradient,
+        max_gradient=math.inf if cell.max_gradient is None else cell.max_gradient,
         training=torch.is_grad_enabled() and any(x.requires_grad for x in (inputs, *tensors)),
         segment=_segment(time),
         threads=max(1, min(torch.get_num_threads(), batch // ITEMS_PER_THREAD)),

@@ -1,6 +1,5 @@
 """The Neural Turing Machine: Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +60,7 @@ class NTM(nn.Module):
         write_addressing: Addressing | None = None,
         memory_start: MemoryStart | None = None,
         checkpoint_every: int | None = None,
-        max_gradient: float = math.inf,
+        max_gradient: float | None = None,
     ):
         super().__init__()
         self.input_size = check_positive("input_size", input_size)

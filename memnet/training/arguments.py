@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 
 from memnet.loading import read_checkpoint
+from tasks.base import Task
 
 
 class UsageError(ValueError):
@@ -113,6 +114,17 @@ def stored_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if "_class_path" in data:
         config["data"] = {"class_path": data.pop("_class_path"), "init_args": data}
     return config
+
+
+def restore_task(task: Task, checkpoint: dict[str, Any]) -> None:
+    """Gives a task back what a checkpoint keeps of it, such as its vocabulary, as Lightning does in its own commands.
+
+    Args:
+        task: changed in place.
+        checkpoint: what ``read_checkpoint`` returned.
+    """
+    if kept := checkpoint.get(type(task).__qualname__):
+        task.load_state_dict(kept)
 
 
 def _plain(parameters: Any) -> dict[str, Any]:

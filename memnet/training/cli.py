@@ -18,7 +18,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from memnet.loading import check_fits, load, read_checkpoint
-from memnet.training.arguments import HelpFormatter, UsageError, complete, differences, stored_config
+from memnet.training.arguments import HelpFormatter, UsageError, complete, differences, restore_task, stored_config
 from memnet.training.callbacks import Checkpoints, CleanInterrupt, ResumeExactly, StopWhenSolved
 from memnet.training.errors import one_sentence
 from memnet.training.experiment import Experiment
@@ -272,6 +272,8 @@ class MemnetCLI(LightningCLI):
         """Prints the examples, or the answer to what was typed."""
         text = self._get(self.config, "input")
         if text is not None:
+            assert self.checkpoint is not None
+            restore_task(self.datamodule, self.checkpoint)
             batch = self.datamodule.batch_of(text)
             network = load(self._get(self.config, "ckpt_path"))
             with torch.no_grad():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from memnet.loading import load, read_checkpoint
-from memnet.training.arguments import stored_config
+from memnet.training.arguments import restore_task, stored_config
 from memnet.training.pictures import draw_comparison, draw_learning_curve
 from memnet.training.runs import RunFolder, read_metrics
 from tasks.base import Task
@@ -108,7 +108,9 @@ def task_of(content: dict[str, Any], path: str | Path) -> Task:
         raise ValueError(f"checkpoint {path} does not say which task it was trained on.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=Task)
-    return parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
+    task = parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
+    restore_task(task, content)
+    return task
 
 
 def title_of(content: dict[str, Any]) -> str:

@@ -12,8 +12,13 @@ from .vocabulary import NULL, VOCABULARY
 
 # A longer story is shown by the sentences that were used or should have been.
 _WHOLE = 15
-_USED = 0.05
 _COLUMN = 7
+
+USED = 0.05
+"""A hop uses what it gives at least this much weight."""
+
+ELSEWHERE = "(no sentence)"
+"""How the slots of a memory are called that no sentence fills."""
 
 
 class StoryAnswers(NamedTuple):
@@ -21,11 +26,12 @@ class StoryAnswers(NamedTuple):
 
     Attributes:
         logits: for each answer, or each word of the vocabulary.
-        weights: of each of the model's looks at the story, one hop after the other; None where it has none.
+        weights: of each of the model's looks at the story, one hop after the other, the oldest sentence's slot first;
+            None where it has none, or where nobody wants to see them.
     """
 
     logits: Float[Tensor, "batch answer"]
-    weights: Float[Tensor, "batch hop sentence"] | None = None
+    weights: Float[Tensor, "batch hop slot"] | None = None
 
 
 class Shown(NamedTuple):
@@ -40,6 +46,7 @@ class Shown(NamedTuple):
         answer: what the model answers.
         probability: how sure the model is of that.
         weights: how much each hop looks at each sentence.
+        elsewhere: how much it looks at slots without a sentence.
     """
 
     task: str
@@ -50,6 +57,7 @@ class Shown(NamedTuple):
     answer: str
     probability: float
     weights: Float[np.ndarray, "hop sentence"]
+    elsewhere: Float[np.ndarray, " hop"]
 
 
 def in_words(batch: StoryBatch, outputs: StoryAnswers, item: int) -> Shown:
@@ -66,7 +74,7 @@ def in_words(batch: StoryBatch, outputs: StoryAnswers, item: int) -> Shown:
     best = int(probabilities.argmax())
     weights = np.zeros((0, length))
     if outputs.weights is not None:
-        weights = outputs.weights[item, :, :length].float().cpu().numpy()
+        weights = outputs.weights[item].float().cpu().numpy()
     return Shown(
         test_name(task) if task else "",
         [_text(words) for words in batch.story[item, :length].tolist()],
@@ -75,7 +83,8 @@ def in_words(batch: StoryBatch, outputs: StoryAnswers, item: int) -> Shown:
         VOCABULARY[int(batch.answer[item])],
         VOCABULARY[best],
         float(probabilities[best]),
-        weights,
+        weights[:, :length],
+        weights[:, length:].sum(1),
     )
 
 
@@ -85,15 +94,17 @@ def text(shown: Shown) -> str:
     Args:
         shown: the question.
     """
-    used = shown.supports | (shown.weights >= _USED).any(0)
+    used = shown.supports | (shown.weights >= USED).any(0)
     chosen = [place for place in range(len(shown.sentences)) if len(shown.sentences) <= _WHOLE or used[place]]
     hops = range(len(shown.weights))
     lines = [shown.task] if shown.task else []
     if hops:
         lines.append("".join(f"{f'hop {hop + 1}':>{_COLUMN}}" for hop in hops))
     for place in chosen:
-        weights = "".join(_number(shown.weights[hop, place]) for hop in hops)
-        lines.append(f"{weights}  {'*' if shown.supports[place] else ' '} {shown.sentences[place]}")
+        mark = "*" if shown.supports[place] else " "
+        lines.append(f"{_row(shown.weights[:, place])}  {mark} {shown.sentences[place]}")
+    if (shown.elsewhere >= USED).any():
+        lines.append(f"{_row(shown.elsewhere)}    {ELSEWHERE}")
     if len(chosen) < len(shown.sentences):
         others = f"and {len(shown.sentences) - len(chosen)} of {len(shown.sentences)} sentences hardly looked at"
         lines.append(f"{'':{_COLUMN * len(hops)}}    ({others})")
@@ -105,8 +116,8 @@ def text(shown: Shown) -> str:
     return "\n".join(lines)
 
 
-def _number(weight: float) -> str:
-    return f"{weight:{_COLUMN}.2f}" if abs(weight) >= 0.005 else f"{'.':>{_COLUMN}}"
+def _row(weights: Float[np.ndarray, " hop"]) -> str:
+    return "".join(f"{weight:{_COLUMN}.2f}" if abs(weight) >= 0.005 else f"{'.':>{_COLUMN}}" for weight in weights)
 
 
 def _text(words: list[int]) -> str:

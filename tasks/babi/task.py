@@ -204,9 +204,20 @@ class Babi(Task):
                 f"{type(self).__name__} needs vocab_size {VOCAB_SIZE} and num_answers from {NUM_ANSWERS} to "
                 f"{VOCAB_SIZE}."
             )
+        fits = getattr(model, "num_sentences", None)
+        if isinstance(fits, int) and fits < self.num_sentences:
+            raise ValueError(
+                f"{type(model).__name__} has num_sentences {fits}, but {type(self).__name__} gives it stories of up to "
+                f"num_sentences = {self.num_sentences}."
+            )
 
     def evaluate(self, model: nn.Module, batch: StoryBatch) -> Evaluation:
-        looks = not model.training and any(isinstance(module, Addressing) for module in model.modules())
+        # Listening costs time, and only what is shown to a person needs it.
+        shown = not model.training and (self.trainer is None or self.trainer.predicting)
+        return self._evaluate(model, batch, shown)
+
+    def _evaluate(self, model: nn.Module, batch: StoryBatch, shown: bool) -> Evaluation:
+        looks = shown and any(isinstance(module, Addressing) for module in model.modules())
         listening: AbstractContextManager[dict[str, Tensor]] = record(model) if looks else nullcontext({})
         with listening as trace:
             logits = model(batch.story, batch.question)
@@ -214,7 +225,7 @@ class Babi(Task):
         with torch.no_grad():
             right = (logits.argmax(1) == batch.answer) & (batch.answer > UNKNOWN)
             metrics = {"error_percent": torch.where(right, 0.0, 100.0), "nats": nats.detach()}
-        return Evaluation(nats.mean() * self.batch_size, metrics, StoryAnswers(logits, _by_hop(trace, batch)))
+        return Evaluation(nats.mean() * self.batch_size, metrics, StoryAnswers(logits, _by_hop(trace, model, batch)))
 
     def describe(self, batch: StoryBatch, outputs: StoryAnswers, item: int) -> str:
         return show.text(show.in_words(batch, outputs, item))
@@ -224,13 +235,17 @@ class Babi(Task):
         from memnet.training.hops import draw_hops  # matplotlib is not needed before
 
         first = StoryBatch(*(part[:1] for part in batch))
-        shown = show.in_words(first, self.evaluate(network, first).outputs, 0)
+        shown = show.in_words(first, self._evaluate(network, first, shown=True).outputs, 0)
         if not len(shown.weights):
             return {}
+        sentences, supports, weights = shown.sentences, shown.supports, shown.weights
+        if (shown.elsewhere >= show.USED).any():
+            sentences, supports = [*sentences, show.ELSEWHERE], np.append(supports, False)
+            weights = np.concatenate([weights, shown.elsewhere[:, None]], 1)
         asked = f"{shown.question}  {shown.answer} ({shown.probability:.2f})"
         if shown.right:
             asked += ", right" if shown.answer == shown.right else f", wrong: {shown.right}"
-        return {"hops": draw_hops(shown.sentences, shown.supports, shown.weights, f"{title}\n{asked}")}
+        return {"hops": draw_hops(sentences, supports, weights, f"{title}\n{asked}")}
 
     def batch_of(self, text: str) -> StoryBatch:
         """A story with its question, typed or in a file.
@@ -323,20 +338,25 @@ class Babi(Task):
 def _task_numbers(tasks: int | list[int] | str) -> tuple[int, ...]:
     if tasks == "all":
         return tuple(range(1, NUM_TASKS + 1))
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks is {tasks!r}, but must be a task's number, several numbers, or all.")
     numbers = tasks if isinstance(tasks, list | tuple) else [tasks]
-    chosen = tuple(check_task("tasks", number) for number in numbers)  # type: ignore[arg-type]
+    chosen = tuple(check_task("tasks", number) for number in numbers)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"tasks is {tasks!r}, but must name at least one task, and each once.")
     return chosen
 
 
-def _by_hop(trace: dict[str, Tensor], batch: StoryBatch) -> Float[Tensor, "batch hop sentence"] | None:
-    """The weights of whatever looks at the sentences, in the order of the model's modules and then of time."""
-    size = (batch.story.shape[0], batch.story.shape[1])
+def _by_hop(trace: dict[str, Tensor], model: nn.Module, batch: StoryBatch) -> Float[Tensor, "batch hop slot"] | None:
+    """The weights of whatever looks at the sentences, in the order of the model's modules and then of time.
+
+    It has a slot for each sentence of the batch, or as many slots as the model says that its memory has.
+    """
+    sizes = {batch.story.shape[1], getattr(model, "num_sentences", None)}
     looks = [
         rearrange(weights, "batch time head slot -> batch (time head) slot")
         for weights in trace.values()
-        if (weights.shape[0], weights.shape[-1]) == size
+        if len(weights) == len(batch.story) and weights.shape[-1] in sizes
     ]
     return torch.cat(looks, 1) if looks else None
 

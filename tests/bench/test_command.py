@@ -58,7 +58,7 @@ def test_without_a_name_all_are_measured_and_none_twice(two_ways, exit_code, her
 
 
 def test_json_holds_everything_that_was_measured(two_ways, exit_code, here, capsys):
-    assert exit_code("two-ways", "--seconds", "0.001", "--json", "out.json") is None
+    assert exit_code("two-ways", "--seconds", "0.1", "--json", "out.json") is None
     assert capsys.readouterr().out.endswith("written to out.json\n")
     content = json.loads((here / "out.json").read_text())
     assert [path.name for path in here.iterdir()] == ["out.json"]

@@ -312,12 +312,18 @@ def test_proportions_are_arguments_and_nothing_is_empty(tmp_path):
 def test_another_file_is_another_test_set(tmp_path):
     pairs = dates(9)
     task = small(test_file=written(tmp_path / "elsewhere.txt", pairs))
-    assert task.test_names == [HELD_OUT, "elsewhere"]
+    assert task.test_names == [HELD_OUT, "file elsewhere"]
     generated, elsewhere = task.test_dataloader()
     assert [len(batch.source) for batch in generated] == [20, 20, 20]
     (batch,) = elsewhere
     assert batch.references == tuple(target for _, target in pairs)
     assert [task.source_vocabulary.decode(row).rstrip() for row in batch.source.tolist()] == [text for text, _ in pairs]
+
+
+@pytest.mark.parametrize("name", ["train", "val", "held out"])
+def test_a_test_file_may_be_called_as_another_set(tmp_path, name):
+    task = small(test_file=written(tmp_path / f"{name}.txt", dates(9)))
+    assert [len(task.pair_set(each)) for each in ("train", "val", *task.test_names)] == [300, 60, 60, 9]
 
 
 @pytest.mark.parametrize(
@@ -364,7 +370,8 @@ def test_unknown_symbols_are_counted_in_one_warning(tmp_path):
         (batch,) = task.test_dataloader()[1]
     # k, ä and z; of 29 characters of three sources, and 10 of their targets
     assert [str(each.message) for each in caught] == [
-        "3 of 117 symbols in the other set are not in the vocabulary and are read as <unk>, the first in '24 okt 1994'."
+        "3 of 117 symbols in the file other set are not in the vocabulary and are read as <unk>, "
+        "the first in '24 okt 1994'."
     ]
     assert (batch.source == UNK).sum(1).tolist() == [1, 0, 2]
 

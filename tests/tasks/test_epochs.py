@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from tasks.epochs import InOrder, ItemBatches, LengthBuckets, Shuffled, random_words
-from tasks.sampling import TRAIN, stream_key
+from tasks.epochs import ORDER, InOrder, ItemBatches, LengthBuckets, Shuffled, random_words
+from tasks.sampling import TEST, TRAIN, VALIDATION, stream_key
 
-KEY, OTHER_KEY = stream_key(TRAIN, 1), stream_key(TRAIN, 2)
+KEY, OTHER_KEY = stream_key(ORDER, 1), stream_key(ORDER, 2)
 
 
 def lengths(count=200, longest=20):
@@ -76,6 +76,11 @@ def test_the_words_of_epochs_and_fields_differ():
     assert len(np.unique(np.concatenate(words))) == 300
 
 
+def test_orders_have_random_numbers_of_their_own():
+    """Not those that items are made of."""
+    assert ORDER not in (TRAIN, VALIDATION, TEST)
+
+
 @pytest.mark.parametrize("num_ranks", [2, 5])
 def test_ranks_share_each_batch(num_ranks):
     whole = take(Shuffled(37, 10, KEY), 20)
@@ -107,6 +112,8 @@ def test_every_epoch_of_buckets_goes_through_the_set_once():
     assert len({str(epoch) for epoch in epochs}) == 4
     # Not only the batches' order changes but who is with whom.
     assert len({frozenset(map(frozenset, epoch)) for epoch in epochs}) == 4
+    # Long and short ones come in another order, too.
+    assert len({tuple(map(len, epoch)) for epoch in epochs}) == 4
 
 
 @pytest.mark.parametrize("max_tokens", [20, 33, 60, 500, 10_000])

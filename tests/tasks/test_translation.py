@@ -10,10 +10,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 from sacrebleu.metrics import BLEU, CHRF
 
+from memnet.__main__ import main
 from memnet.decoding import BOS, EOS, UNK
+from memnet.loading import read_checkpoint
+from memnet.training.plotting import task_of
 from tasks.base import Task
 from tasks.translation import Translation
 from tests.tasks.encoder_decoders import Scripted, Small
@@ -170,6 +174,34 @@ def test_a_checkpoint_keeps_its_subwords(tmp_path):
     assert rows(other.val_dataloader()) == rows(task.val_dataloader())
 
 
+def test_commands_use_the_checkpoints_subwords_whatever_became_of_the_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path)
+    size = {"vocab_size": 60, "embedding_size": 4, "hidden_size": 4}
+    network = {"encoder": ("RecurrentEncoder", size), "decoder": ("PlainDecoder", size)}
+    network = {name: {"class_path": f"memnet.{kind}", "init_args": sizes} for name, (kind, sizes) in network.items()}
+    config = {
+        "model": {"network": {"class_path": "memnet.Seq2Seq", "init_args": network}},
+        "data": {"class_path": "tasks.Translation", "init_args": {"folder": ".", "vocab_size": 60, "max_length": 5}},
+        "trainer": {"max_steps": 1, "val_check_interval": 1, "num_sanity_val_steps": 0, "accelerator": "cpu"},
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "tiny.yaml"])
+    checkpoint = "runs/tiny/version_0/checkpoints/best.ckpt"
+    answers = []
+    for number in range(2):
+        capsys.readouterr()
+        main(["predict", "--ckpt_path", checkpoint, "--input", "Der a Hund"])
+        answers.append(capsys.readouterr().out)
+        # Other words in the files now, and so other subwords.
+        folder_of(tmp_path, pairs=[("Katze und Maus zusammen " * 3, "cats and mice together " * 3)] * (9 + number))
+    assert "source      Der a Hund\n" in answers[0] and answers[0] == answers[1]
+    with pytest.warns(UserWarning, match="in the train set are not in the vocabulary"):
+        task = task_of(read_checkpoint(checkpoint), checkpoint)
+        assert task.pair_set("train").batch(np.array([0])).references[0].startswith("cats and mice")
+    assert task.source_vocabulary.decode(task.batch_of("Der a Hund").source[0].tolist()) == "Der a Hund"
+
+
 def test_a_batch_holds_what_the_texts_say():
     task = small()
     pairs = dict(zip((target for _, target in task.read("train")), task.read("train"), strict=True))
@@ -183,6 +215,17 @@ def test_a_batch_holds_what_the_texts_say():
             assert task.target_vocabulary.decode(target[1:]) == text
             assert not batch.source[item, len(source) :].any() and not batch.target[item, len(target) :].any()
         assert max(batch.source.numel(), batch.target[:, 1:].numel()) <= 300
+
+
+def test_tokens_are_what_the_decoder_is_shown(tmp_path):
+    """BOS and the target's subwords, but not EOS."""
+    folder = folder_of(tmp_path, pairs=[("x", "y z " * 8)] * 3)
+    arguments = {"folder": folder, "vocab_size": 8}
+    (length,) = set(Translation(**arguments).pair_set("train").target_lengths.tolist())
+    (batch,) = take(Translation(**arguments, max_tokens=length - 1), 1)
+    assert batch.target[:, :-1].shape == (1, length - 1)
+    with pytest.raises(ValueError, match=f"max_tokens is {length - 2}, but the longest text alone has {length - 1}"):
+        take(Translation(**arguments, max_tokens=length - 2), 1)
 
 
 def test_an_epoch_has_each_training_pair_once():

@@ -176,13 +176,10 @@ def ways_of(work: FitWork, device: torch.device, folder: Path) -> list[Way]:
         def train(network: nn.Module, batches: Iterable[Any], steps: int) -> None:
             made = RunFolder.create(folder, "fit")
             callbacks: list[Callback] = [Progress()] if bar else []
-            interrupt = CleanInterrupt()
             if rest:
-                callbacks = [ResumeExactly(), StopWhenSolved(None), interrupt, Checkpoints(made), *callbacks]
+                callbacks = [ResumeExactly(), StopWhenSolved(None), CleanInterrupt(), Checkpoints(made), *callbacks]
             loggers: list[Logger] = [MetricsFile(made)] if log else []
             _fit(network, batches, steps, device, made.path, callbacks, loggers)
-            if interrupt.interrupted:
-                raise KeyboardInterrupt
 
         return train
 
@@ -268,10 +265,20 @@ def _fit(
     with _unseen_terminal():
         try:
             trainer.fit(Experiment(network), Given())
-        except SystemExit as error:
+        except BaseException as error:
+            # Lightning makes an exit out of Ctrl-C, and memnet fit a clean end.
             if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error  # Lightning makes an exit out of it
-            raise
+                raise KeyboardInterrupt from error
+            if not _was_interrupted(callbacks):
+                raise
+    if _was_interrupted(callbacks):
+        raise KeyboardInterrupt
+
+
+def _was_interrupted(callbacks: list[Any]) -> bool:
+    from memnet.training.callbacks import CleanInterrupt
+
+    return any(isinstance(each, CleanInterrupt) and each.interrupted for each in callbacks)
 
 
 @contextmanager
@@ -295,7 +302,7 @@ def _with_shares(measured: Comparison, batch: int) -> Comparison:
     rows, before = [], bare
     for row in measured.rows:
         adds = 100 * (row.median - before) / bare
-        rows.append(replace(row, extra={"sequences/s": batch / row.median, "adds %": adds}))
+        rows.append(replace(row, times_less=None, extra={"sequences/s": batch / row.median, "adds %": adds}))
         before = row.median
     note = f"{measured.work}: together {100 * (before - bare) / bare:.1f}% of the bare loop's step"
     return replace(measured, rows=tuple(rows), notes=(*measured.notes, note))

@@ -1,4 +1,4 @@
-"""How long commands take to start, and training to its first step.
+"""Time to start: commands, and training to its first step.
 
 Each is a process of its own, started once beforehand, so that files are cached and kernels compiled. They are given ten
 times the seconds of other benchmarks.

@@ -4,6 +4,7 @@ People walk about, pick up things that lie where they are, put them down and han
 told until there is something to ask about one of the last five; five questions make a story.
 """
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from ..story import Story
@@ -23,18 +24,16 @@ NUMBERS = ("none", "one", "two", "three")
 def two_supporting_facts(dice: Dice) -> Story:
     """Task 2. John took the milk there. John went to the office. Where is the milk? office
 
-    A thing is asked about if its carrier has gone somewhere with it, or had been told to be where it was dropped.
+    A thing is asked about if its carrier has gone somewhere with it, or dropped it at a place that had been told.
     """
     book = Book[Act]()
 
     def ask() -> None:
-        recent = [fact.event.thing for fact in _handlings(book.recent())]
-        found = {thing: _found(book.facts, thing) for thing in dict.fromkeys(recent)}
-        known = [thing for thing in recent if found[thing][1]]
+        lasts = [_last(book, fact.event.thing) for fact in _handlings(book.recent())]
+        known = [(last, walk) for last in lasts if (walk := next(_walks(book, last, since_taken=False), None))]
         if known:
-            thing = dice.pick(known)
-            last, walks = found[thing]
-            book.ask(f"Where is the {thing}?", walks[-1].event.place, [last.id, walks[-1].id])
+            last, walk = dice.pick(known)
+            book.ask(f"Where is the {last.event.thing}?", walk.event.place, [last.id, walk.id])
 
     say = narrator(World(dice, PEOPLE, PLACES, THINGS), book, move, take, drop)
     return book.converse(say, say, ask)
@@ -44,21 +43,19 @@ def three_supporting_facts(dice: Dice) -> Story:
     """Task 3. John took the milk. John went to the office. John went to the garden. John left the milk.
     Where was the milk before the garden? office
 
-    A thing is asked about if its last carrier has taken it to at least two places. Any but the first of them can be
-    the one before which it was elsewhere; if it was there more than once, the last time counts.
+    A thing is asked about if its last carrier has taken it to at least two places: what was before any but the first of
+    them, and before the last time if it was there more than once.
     """
     book = Book[Act]()
 
     def ask() -> None:
-        recent = [fact.event.thing for fact in _handlings(book.recent())]
-        found = {thing: _found(book.facts, thing, while_carried=True) for thing in dict.fromkeys(recent)}
-        known = [thing for thing in recent if len(found[thing][1]) > 1]
+        lasts = [_last(book, fact.event.thing) for fact in _handlings(book.recent())]
+        known = [(last, walks) for last in lasts if len(walks := [*_walks(book, last, since_taken=True)]) > 1]
         if known:
-            thing = dice.pick(known)
-            last, walks = found[thing]
-            place = dice.pick(walks[1:]).event.place
-            before, after = [pair for pair in pairwise(walks) if pair[1].event.place == place][-1]
-            text = f"Where was the {thing} before the {place}?"
+            last, walks = dice.pick(known)
+            place = dice.pick(walks[:-1]).event.place
+            after, before = next(pair for pair in pairwise(walks) if pair[0].event.place == place)
+            text = f"Where was the {last.event.thing} before the {place}?"
             book.ask(text, before.event.place, [last.id, after.id, before.id])
 
     say = narrator(World(dice, PEOPLE, PLACES, THINGS), book, move, take, drop, taken_there=DROPPED_THERE)
@@ -144,30 +141,33 @@ def lists_sets(dice: Dice) -> Story:
     return book.converse(say, say, ask)
 
 
-def _handlings(facts: list[Fact[Act]]) -> list[Fact[Handling]]:
-    return [Fact(fact.id, fact.event) for fact in facts if not isinstance(fact.event, Move)]
+def _handlings(facts: Iterable[Fact[Act]]) -> Iterator[Fact[Handling]]:
+    return (Fact(fact.id, fact.event) for fact in facts if not isinstance(fact.event, Move))
 
 
 def _concerns(event: Handling, person: str) -> bool:
     return person == event.person or (isinstance(event, Give) and person == event.receiver)
 
 
-def _found(facts: list[Fact[Act]], thing: str, while_carried: bool = False) -> tuple[Fact[Handling], list[Fact[Move]]]:
-    """Where a thing must be: the last fact about it, and its carrier's walks until that dropped it.
+def _last(book: Book[Act], thing: str) -> Fact[Handling]:
+    """The last fact about a thing."""
+    return next(fact for fact in _handlings(reversed(book.facts)) if fact.event.thing == thing)
 
-    If it was dropped, its place follows from where its carrier had gone, before or after taking it; if not, only from
-    walks after taking it, as in the published stories.
+
+def _walks(book: Book[Act], last: Fact[Handling], since_taken: bool) -> Iterator[Fact[Move]]:
+    """The walks that led to where a thing must be, the latest first: its carrier's, until that dropped it.
 
     Args:
-        facts: what has been told.
-        thing: which thing.
-        while_carried: leave out walks before the carrier took the thing also where it was dropped.
+        book: what has been told.
+        last: the last fact about the thing.
+        since_taken: only walks with the thing. Without, a thing that was dropped where it was taken is found, too; but
+            one that was taken is not, unless its carrier has walked since, as in the published stories.
     """
-    handlings = [fact for fact in _handlings(facts) if fact.event.thing == thing]
-    last = handlings[-1]
     dropped = isinstance(last.event, Drop)
-    taken = next(fact.id for fact in reversed(handlings) if isinstance(fact.event, Take))
-    first = taken if while_carried or not dropped else 0
-    end = last.id if dropped else facts[-1].id + 1
-    walks = [Fact(fact.id, fact.event) for fact in facts if first < fact.id < end and isinstance(fact.event, Move)]
-    return last, [walk for walk in walks if walk.event.person == last.event.person]
+    for fact in reversed(book.facts):
+        event = fact.event
+        if isinstance(event, Move):
+            if event.person == last.event.person and (fact.id < last.id or not dropped):
+                yield Fact(fact.id, event)
+        elif isinstance(event, Take) and event.thing == last.event.thing and (since_taken or not dropped):
+            return

@@ -26,8 +26,8 @@ def small():
     return Babi(**SMALL)
 
 
-def model():
-    return TwoHops(VOCAB_SIZE, NUM_ANSWERS).eval()
+def model(**changes):
+    return TwoHops(VOCAB_SIZE, NUM_ANSWERS, **changes).eval()
 
 
 @pytest.fixture
@@ -80,6 +80,18 @@ def test_of_a_long_story_what_was_used_is_shown(small):
         "      .   0.96    sandra went to the garden",
         "                  (and 37 of 40 sentences hardly looked at)",
     ]
+
+
+def test_weight_on_slots_without_a_sentence_is_shown_as_such(small, example):
+    batch, outputs = example
+    weights = torch.cat([outputs.weights, torch.tensor([[[0.2, 0.3], [0.0, 0.01]]])], 2)
+    lines = small.describe(batch, outputs._replace(weights=weights), 0).splitlines()
+    assert lines[3:5] == ["   0.10   0.99  * mary went up", "   0.50   0.01    (no sentence)"]
+    small_rest = outputs._replace(weights=weights.clamp(max=0.02))
+    assert "(no sentence)" not in small.describe(batch, small_rest, 0)
+    axis = small.draw(model(num_sentences=50), batch, "title")["hops"].axes[0]
+    assert axis.get_yticklabels()[-1].get_text() == "(no sentence)"
+    np.testing.assert_allclose(axis.images[0].get_array().sum(0), 1, rtol=1e-5)
 
 
 def test_every_question_of_a_batch_can_be_shown(small):

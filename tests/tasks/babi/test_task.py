@@ -1,4 +1,4 @@
-"""The bAbI task: its streams, loss and metrics, how an example is shown, and the commands."""
+"""The bAbI task: its arguments, its sets and streams, loss and metrics."""
 
 import itertools
 import pickle
@@ -19,7 +19,6 @@ from tasks.babi.vocabulary import IDS, NULL, UNKNOWN
 from tests.tasks.babi.standin import Bag, TwoHops
 
 SMALL = {"num_train": 60, "num_test": 20, "batch_size": 8, "eval_batch_size": 7}
-STANDIN = "tests.tasks.babi.standin.TwoHops"
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def model(**changes):
         ({"tasks": True}, "tasks is True"),
         ({"tasks": [3, 3]}, r"tasks is \[3, 3\], but must name at least one task, and each once"),
         ({"tasks": []}, r"tasks is \[\]"),
-        ({"tasks": "some"}, "tasks is 'some'"),
+        ({"tasks": "some"}, "tasks is 'some', but must be a task's number, several numbers, or all"),
         ({"size": "100k"}, "size is '100k', but must be one of 1k, 10k"),
         ({"download": True}, "download is True, but folder is not given"),
         ({"num_train": 0}, "num_train is 0"),
@@ -331,7 +330,7 @@ def test_an_unknown_answer_is_never_right(small):
     assert small.evaluate(lambda_model(logits), right).metrics["error_percent"].tolist() == [0.0] * 8
 
 
-def test_weights_are_recorded_outside_training_only(small):
+def test_weights_are_recorded_for_a_person_only(small):
     batch = next(iter(small.val_dataloader()))
     network = model()
     outputs = small.evaluate(network, batch).outputs
@@ -343,3 +342,20 @@ def test_weights_are_recorded_outside_training_only(small):
     assert evaluation.outputs.weights is None and evaluation.loss.requires_grad
     torch.testing.assert_close(evaluation.outputs.logits, outputs.logits)
     assert small.evaluate(Bag(VOCAB_SIZE, NUM_ANSWERS).eval(), batch).outputs.weights is None
+    for predicting in (False, True):
+        small.trainer = SimpleNamespace(global_rank=0, world_size=1, predicting=predicting)
+        assert (small.evaluate(network.eval(), batch).outputs.weights is not None) == predicting
+
+
+def test_weights_on_slots_without_a_sentence_are_kept_apart(small):
+    batch = next(iter(small.val_dataloader()))
+    assert batch.story.shape[1] == 10
+    weights = small.evaluate(model(num_sentences=50), batch).outputs.weights
+    assert weights.shape == (6, 2, 50) and bool((weights[:, :, 10:] > 0).all())
+
+
+def test_a_model_with_too_small_a_memory_is_refused(small):
+    small.check_model(model(num_sentences=50))
+    with pytest.raises(ValueError, match="TwoHops has num_sentences 49, but Babi gives it stories of up to num_sen"):
+        small.check_model(model(num_sentences=49))
+    Babi(num_sentences=49).check_model(model(num_sentences=49))
