@@ -131,6 +131,10 @@ class Task(pl.LightningDataModule, abc.ABC):
         """
         return []
 
+    def notes(self) -> list[str]:
+        """What must be said beside the test sets' numbers, such as how exactly they were computed; none by default."""
+        return []
+
     def corpus_metrics(self, answers: list[tuple[str, str]], means: dict[str, float]) -> dict[str, float]:
         """Metrics of a whole set that are no means over its sequences, such as BLEU; none by default.
 

@@ -190,6 +190,9 @@ class Translation(PairTask):
         scores = {name: metric.corpus_score(written, [right]).score for name, metric in _scores().items()}
         return scores | {"perplexity": math.exp(min(means["nats"] / means["symbols"], _MOST_NATS))}
 
+    def notes(self) -> list[str]:
+        return [f"{name}: sacrebleu, {signature}" for name, signature in self.signatures().items()]
+
     def signatures(self) -> dict[str, str]:
         """What sacrebleu wants stated beside its numbers: how exactly they were computed."""
         signatures = {}

@@ -64,6 +64,8 @@ def write_table(metrics: Mapping[str, Any], task: Task, checkpoint: Path) -> Non
     """
     rows = test_rows(metrics, task)
     print_table(rows)
+    for note in task.notes():
+        print(note)
     run = RunFolder.of_checkpoint(checkpoint)
     if run is None:
         print("not written to a file, as the checkpoint lies in no run folder")

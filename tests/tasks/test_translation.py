@@ -188,6 +188,9 @@ def test_commands_use_the_checkpoints_subwords_whatever_became_of_the_files(tmp_
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", "tiny.yaml"])
     checkpoint = "runs/tiny/version_0/checkpoints/best.ckpt"
+    capsys.readouterr()
+    main(["test", "--ckpt_path", checkpoint])
+    assert "bleu: sacrebleu, nrefs:1|case:lc" in capsys.readouterr().out
     answers = []
     for number in range(2):
         capsys.readouterr()
