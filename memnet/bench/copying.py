@@ -144,4 +144,4 @@ def _launches(run: Callable[[], object]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run()
         torch.cuda.synchronize()
-    return sum(event.device_type is torch.autograd.DeviceType.CUDA for event in profile.events() or [])
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events() or [])

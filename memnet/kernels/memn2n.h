@@ -111,6 +111,8 @@ class Weights {
 // What one question needs, forwards and backwards. VECTORS in a row, if that is known beforehand; else 0.
 template <int VECTORS>
 class Reader {
+  // Vectors of a row that are held in registers at once.
+  static constexpr int STEP = VECTORS ? VECTORS : 1;
   struct Word {
     int64_t number;
     const float* position;  // its weights
@@ -177,9 +179,11 @@ class Reader {
     for (int64_t k = p_.hops - 1; k >= 0; --k) hop_backward(k);
     for (int64_t m = 0; m < p_.memories; ++m)
       for (int64_t i = 0; i < count(); ++i) memory_backward(m, i);
-    for (int64_t w = question_.first; w < question_.end; ++w)
-      for (int64_t v = 0; v < vectors(); ++v)
-        word_backward(p_.question, words_[w], v, load(&d_control_[v * LANES]));
+    for (int64_t v = 0; v < vectors(); v += STEP) {
+      vec d[STEP];
+      for (int s = 0; s < STEP; ++s) d[s] = load(&d_control_[(v + s) * LANES]);
+      encode_backward(p_.question, question_, v, d);
+    }
   }
 
  private:
@@ -194,10 +198,12 @@ class Reader {
   }
   // to += sum_i factors[i] rows[i]
   INLINE void combine(const float* factors, const float* rows, int64_t count, float* to) const {
-    for (int64_t v = 0; v < vectors(); ++v) {
-      vec total = load(to + v * LANES);
-      for (int64_t i = 0; i < count; ++i) total += splat(factors[i]) * load(rows + i * p_.row + v * LANES);
-      store(to + v * LANES, total);
+    for (int64_t v = 0; v < vectors(); v += STEP) {
+      vec total[STEP];
+      for (int s = 0; s < STEP; ++s) total[s] = load(to + (v + s) * LANES);
+      for (int64_t i = 0; i < count; ++i)
+        for (int s = 0; s < STEP; ++s) total[s] += splat(factors[i]) * load(rows + i * p_.row + (v + s) * LANES);
+      for (int s = 0; s < STEP; ++s) store(to + (v + s) * LANES, total[s]);
     }
   }
   INLINE vec products(const float* a, const float* b) const {
@@ -248,25 +254,36 @@ class Reader {
   // to = start + sum_j l_j * row of word j
   INLINE void encode(int64_t matrix, const Sentence& sentence, const float* start, float* to) {
     const float* rows = weights.word(matrix, 0);
-    for (int64_t v = 0; v < vectors(); ++v) {
-      vec total = load(start + v * LANES);
-      for (int64_t w = sentence.first; w < sentence.end; ++w)
-        total += load(words_[w].position + v * LANES) * load(rows + words_[w].number * p_.row + v * LANES);
-      store(to + v * LANES, total);
+    for (int64_t v = 0; v < vectors(); v += STEP) {
+      vec total[STEP];
+      for (int s = 0; s < STEP; ++s) total[s] = load(start + (v + s) * LANES);
+      for (int64_t w = sentence.first; w < sentence.end; ++w) {
+        const float *row = rows + words_[w].number * p_.row, *position = words_[w].position;
+        for (int s = 0; s < STEP; ++s) total[s] += load(position + (v + s) * LANES) * load(row + (v + s) * LANES);
+      }
+      for (int s = 0; s < STEP; ++s) store(to + (v + s) * LANES, total[s]);
     }
   }
-  INLINE void word_backward(int64_t matrix, const Word& word, int64_t v, vec d) {
-    float* row = gradients.word(matrix, word.number) + v * LANES;
-    store(row, load(row) + load(word.position + v * LANES) * d);
+  // The gradient of that for the words, given that of vectors v to v + STEP.
+  INLINE void encode_backward(int64_t matrix, const Sentence& sentence, int64_t v, const vec* d) {
+    float* rows = gradients.word(matrix, 0);
+    for (int64_t w = sentence.first; w < sentence.end; ++w) {
+      float* row = rows + words_[w].number * p_.row;
+      const float* position = words_[w].position;
+      for (int s = 0; s < STEP; ++s) {
+        float* at = row + (v + s) * LANES;
+        store(at, load(at) + load(position + (v + s) * LANES) * d[s]);
+      }
+    }
   }
   INLINE void memory_backward(int64_t m, int64_t i) {
-    const Sentence& sentence = story_[i];
-    for (int64_t v = 0; v < vectors(); ++v) {
-      vec d = {};
-      for (const Use& use : uses_[m]) d += splat(use.factors[i]) * load(use.vector + v * LANES);
-      float* time = gradients.time(m, sentence.age) + v * LANES;
-      store(time, load(time) + d);
-      for (int64_t w = sentence.first; w < sentence.end; ++w) word_backward(m, words_[w], v, d);
+    for (int64_t v = 0; v < vectors(); v += STEP) {
+      vec d[STEP] = {};
+      for (const Use& use : uses_[m])
+        for (int s = 0; s < STEP; ++s) d[s] += splat(use.factors[i]) * load(use.vector + (v + s) * LANES);
+      float* time = gradients.time(m, story_[i].age) + v * LANES;
+      for (int s = 0; s < STEP; ++s) store(time + s * LANES, load(time + s * LANES) + d[s]);
+      encode_backward(m, story_[i], v, d);
     }
   }
 
