@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from torch.utils.checkpoint import checkpoint
 
 from memnet import kernels
 from memnet.cells import Cell
+from memnet.checkpointing import checkpoint
 from memnet.checks import check_inputs, check_lengths, check_positive
 from memnet.recording import has_hooks
 
@@ -63,12 +63,24 @@ def unroll(
     if checkpoint_every is None or not torch.is_grad_enabled() or has_hooks(cell):  # hooks would fire twice
         outputs, state = _loop(cell, steps, alive, state)
         return torch.stack(outputs, 1), state
-    outputs = []
+    some_steps, parts = _SomeSteps(cell), []
     for start in range(0, time, checkpoint_every):
         chunk = slice(start, start + checkpoint_every)
-        new, state = checkpoint(_loop, cell, steps[chunk], alive[chunk], state, use_reentrant=False)
-        outputs.extend(new)
-    return torch.stack(outputs, 1), state
+        outputs, state = checkpoint(some_steps, inputs[:, chunk], alive[chunk], state)
+        parts.append(outputs)
+    return torch.cat(parts, 1), state
+
+
+class _SomeSteps(nn.Module):
+    """A part of the loop, with the cell's parameters as its own."""
+
+    def __init__(self, cell: Cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, inputs: Tensor, alive: Sequence[Tensor | None], state: Any) -> tuple[Tensor, Any]:
+        outputs, state = _loop(self.cell, inputs.unbind(1), alive, state)
+        return torch.stack(outputs, 1), state
 
 
 def _loop(cell: Cell, steps: Sequence[Tensor], alive: Sequence[Tensor | None], state: Any) -> tuple[list[Tensor], Any]:

@@ -76,6 +76,62 @@ def test_checkpointing_keeps_less():
     assert kept(8) < kept(None) / 4
 
 
+def test_checkpointing_keeps_no_graph_of_the_steps():
+    """Nodes, too, grow with the number of checkpoints and not of steps: at batch 1 they are most of the memory."""
+
+    def nodes(time, every):
+        outputs, _ = unroll(LSTMController(3, 4), torch.randn(1, time, 3), checkpoint_every=every)
+        seen, open_ones = set(), [outputs.grad_fn]
+        while open_ones:
+            node = open_ones.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                open_ones += [following for following, _ in node.next_functions]
+        return len(seen)
+
+    assert nodes(256, 64) - nodes(128, 32) < 10 < nodes(256, None) - nodes(128, None)
+
+
+def test_checkpointing_draws_the_same_random_numbers_twice():
+    class Dropping(Counter):
+        def forward(self, x, state):
+            output, state = super().forward(torch.nn.functional.dropout(x, 0.5), state)
+            return output, state
+
+    inputs = torch.ones(4, 9, 1, requires_grad=True)
+    torch.manual_seed(3)
+    outputs, _ = unroll(Dropping(), inputs, checkpoint_every=4)
+    (gradient,) = torch.autograd.grad(outputs[:, -1].sum(), inputs)
+    drawn = torch.get_rng_state()
+    kept = torch.cat([outputs[:, :1], outputs.diff(dim=1)], 1)  # what each step added: 0 or 2
+    assert torch.equal(gradient, kept.detach()) and 0 < kept.sum() < 72
+    torch.manual_seed(3)
+    unroll(Dropping(), inputs, checkpoint_every=4)
+    assert torch.equal(torch.get_rng_state(), drawn)  # the backward pass took none from the others
+
+
+def test_checkpointing_goes_by_the_parameters_of_the_call():
+    """Also when they stood in for the cell's own only then, as with torch.func."""
+    cell, inputs = LSTMController(3, 4), torch.randn(2, 7, 3)
+    others = {name: torch.randn_like(value).requires_grad_() for name, value in cell.named_parameters()}
+
+    class Unrolled(torch.nn.Module):
+        def __init__(self, every):
+            super().__init__()
+            self.cell, self.every = cell, every
+
+        def forward(self, inputs):
+            return unroll(self.cell, inputs, checkpoint_every=self.every)[0]
+
+    def gradients(every):
+        given = {f"cell.{name}": value for name, value in others.items()}
+        outputs = torch.func.functional_call(Unrolled(every), given, (inputs,))
+        return torch.autograd.grad(outputs.square().sum(), list(others.values()))
+
+    for saving, plain in zip(gradients(3), gradients(None), strict=True):
+        torch.testing.assert_close(saving, plain)
+
+
 def test_without_gradients_nothing_is_checkpointed():
     cell = Counter()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet import NTM, kernels
-from memnet.bench.floors import ntm_passes, ntm_products, passes_part, products_part
+from memnet.bench.floors import ntm_passes, ntm_products, passes_part, products_part, share
 from memnet.bench.measuring import Comparison, Way, compare
 from memnet.bench.settings import Settings
 from memnet.bench.step import TrainingStep
@@ -65,7 +65,8 @@ def measure(work: CopyWork, settings: Settings) -> Comparison:
             model = NTM(BITS + 1, BITS, num_slots=work.slots).to(settings.device)
         inputs, targets = work.draw(settings.device)
         sizes = sizes_of(model.cell)
-        passes = ntm_passes(sizes, work.batch, work.time)
+        batch = share(work.batch, threads) if settings.device.type == "cpu" else work.batch
+        passes = ntm_passes(sizes, batch, work.time)
         ways, notes = _ways(model, inputs, targets, settings)
         measured = compare(
             title,
@@ -73,8 +74,8 @@ def measure(work: CopyWork, settings: Settings) -> Comparison:
             settings.seconds,
             clock_for(settings.device),
             [
-                products_part(ntm_products(sizes, work.batch, work.time), settings.device),
-                passes_part(passes, settings.device, threads),
+                products_part(ntm_products(sizes, batch, work.time), settings.device),
+                passes_part(passes, settings.device),
             ],
             notes,
         )

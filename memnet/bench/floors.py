@@ -16,7 +16,8 @@ Memory passes
     before a softmax over it is known; the bytes that the work needs are scaled from there.
 
 From both, the time that the same calls take on tensors of one element is taken off: starting an operation is what the
-fast ways avoid, so it has no place in a floor. On a GPU the calls are recorded once as a CUDA graph instead.
+fast ways avoid, so it has no place in a floor. On a GPU the calls are recorded once as a CUDA graph instead. The floor
+of several threads is that of one with its share of the batch: sequences need nothing of one another.
 
 Left out are the exponentials, the weights over slots (smaller than the memory by its width) and the optimiser: nothing
 comes all the way down to this floor.
@@ -33,8 +34,13 @@ import torch
 
 from memnet.kernels.ntm_cell import CellSizes
 
+Call = Callable[[], object]
+
 BLOCK_FLOATS = 2**16
-"""For each thread, of the block that passes go over: 256 KiB, a part of any second-level cache of today."""
+"""Of the block that passes go over: 256 KiB, a part of any second-level cache of today."""
+
+CLEARLY = 0.7
+"""oneDNN is taken where it needs less than this part of the other's time: its calls cost more, which blurs the rest."""
 
 READ_PASSES, UPDATE_PASSES = 5, 2
 """Passes over the memory for one step of the Neural Turing Machine, for any number of heads, as heads share a pass.
@@ -60,8 +66,8 @@ class Part:
     """
 
     name: str
-    run: Callable[[], object]
-    empty: Callable[[], object]
+    run: Call
+    empty: Call
     scale: float = 1.0
 
 
@@ -111,6 +117,16 @@ class Passes(NamedTuple):
     def bytes(self) -> int:
         """What travels in all of them; an update goes both ways."""
         return 4 * self.floats * (self.reads + 2 * self.updates)
+
+
+def share(batch: int, threads: int) -> int:
+    """How many sequences of a batch the thread that has most of them has.
+
+    Args:
+        batch: how many there are.
+        threads: how many share them.
+    """
+    return -(-batch // threads)
 
 
 def linear(rows: int, inner: int, columns: int, count: int = 1, wants_input_gradient: bool = True) -> list[Product]:
@@ -198,31 +214,31 @@ def products_part(products: Sequence[Product], device: torch.device) -> Part:
         products: which.
         device: where.
     """
-    chosen = [_fastest(product, device) for product in products]
+    chosen: list[tuple[Call, Call]] = []
+    _in_one_thread(lambda: chosen.extend(_fastest(product, device) for product in products))
     counts = [product.count for product in products]
     runs = list(zip(counts, [full for full, _ in chosen], strict=True))
     empties = list(zip(counts, [empty for _, empty in chosen], strict=True))
     return _part("matrix products", partial(_repeat, runs), partial(_repeat, empties), 1.0, device)
 
 
-def passes_part(passes: Passes, device: torch.device, threads: int = 1) -> Part:
+def passes_part(passes: Passes, device: torch.device) -> Part:
     """Passes as a part of a floor.
 
     Args:
         passes: which.
         device: where. On a GPU they go over the whole batch's memory at once.
-        threads: how many share the work, each with a cache of its own.
     """
-    block = passes.floats if device.type == "cuda" else max(passes.sequence_floats, BLOCK_FLOATS * threads)
+    block = passes.floats if device.type == "cuda" else max(passes.sequence_floats, BLOCK_FLOATS)
     times = max(1, round(passes.floats / block))
     calls = (passes.reads * times, passes.updates * times)
     scale = passes.floats / (block * times)
     return _part("memory passes", _pass_over(block, *calls, device), _pass_over(1, *calls, device), scale, device)
 
 
-def _part(name: str, run: Callable[[], None], empty: Callable[[], None], scale: float, device: torch.device) -> Part:
+def _part(name: str, run: Call, empty: Call, scale: float, device: torch.device) -> Part:
     if device.type != "cuda":
-        return Part(name, run, empty, scale)
+        return Part(name, partial(_in_one_thread, run), partial(_in_one_thread, empty), scale)
     run()  # libraries set themselves up in the first call, which cannot be recorded
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -231,7 +247,13 @@ def _part(name: str, run: Callable[[], None], empty: Callable[[], None], scale: 
     return Part(name, graph.replay, _do_nothing, scale)
 
 
-Call = Callable[[], object]
+def _in_one_thread(run: Call) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _repeat(calls: Sequence[tuple[int, Call]]) -> None:
@@ -250,7 +272,8 @@ def _fastest(product: Product, device: torch.device) -> tuple[Call, Call]:
             made.append((_by_onednn(product), _by_onednn(nothing)))
     if len(made) == 1:
         return made[0]
-    return min(made, key=lambda pair: _least_seconds(pair[0]) - _least_seconds(pair[1]))
+    by_torch, by_onednn = (_least_seconds(full) - _least_seconds(empty) for full, empty in made)
+    return made[1] if by_onednn < CLEARLY * by_torch else made[0]
 
 
 def _by_torch(product: Product, device: torch.device) -> Call:
@@ -281,7 +304,7 @@ def _least_seconds(call: Call, times: int = 15) -> float:
     return min(measured)
 
 
-def _pass_over(floats: int, reads: int, updates: int, device: torch.device) -> Callable[[], None]:
+def _pass_over(floats: int, reads: int, updates: int, device: torch.device) -> Call:
     block, total = torch.ones(floats, device=device), torch.zeros((), device=device)
 
     def run() -> None:

@@ -196,9 +196,8 @@ def _floor_times(floor: Sequence[Part], times: Sequence[Sequence[float]]) -> dic
     """Turn by turn what the parts take without the cost of calling, and their sum."""
     parts = {}
     for part, full, empty in zip(floor, times[::2], times[1::2], strict=True):
-        # A slow one was measured once, the calls without work more often.
-        pairs = zip(full, empty, strict=False)
-        parts[part.name] = [max(0.0, (a - b) * part.scale) for a, b in pairs]
+        calling = statistics.median(empty)
+        parts[part.name] = [max(0.0, (each - calling) * part.scale) for each in full]
     if len(parts) < 2:
         return {f"floor ({name})": own for name, own in parts.items()}
     return parts | {"floor": [sum(turn) for turn in zip(*parts.values(), strict=False)]}

@@ -10,6 +10,9 @@ from typing import Any
 
 from memnet.bench.measuring import Comparison, Row
 
+BUSY = 0.25
+"""Load of each core from which on a machine is called busy."""
+
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")),
@@ -25,6 +28,8 @@ def print_machine(machine: Mapping[str, Any]) -> None:
     where = f"{machine['gpu']}, " if "gpu" in machine else ""
     load = f", load {machine['load'][0]}" if machine["load"] else ""
     print(f"{where}{machine['processor']}, {machine['cores']} cores{load}; torch {machine['torch']}, {machine['date']}")
+    if machine["load"] and machine["load"][0] > BUSY * machine["cores"]:
+        print("others are at work on this machine, so ratios are rough")
 
 
 def print_comparisons(name: str, comparisons: Sequence[Comparison]) -> None:
@@ -157,4 +162,6 @@ def _amount(value: float, unit: str) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}x"
+    if value is None:
+        return ""
+    return f"{value:,.0f}x" if value >= 1000 else f"{value:.3g}x"

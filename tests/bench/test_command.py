@@ -178,6 +178,14 @@ def test_units_and_ratios_read_well(capsys):
     assert [shown[name][0] for name in "cdef"] == ["3 MiB", "2 KiB", "0 KiB", "0.517"]
 
 
+def test_a_busy_machine_is_called_one(capsys):
+    quiet = {"processor": "P", "cores": 2, "torch": "2", "date": "now", "load": [0.4, 0.0, 0.0]}
+    report.print_machine(quiet)
+    assert capsys.readouterr().out == "P, 2 cores, load 0.4; torch 2, now\n"
+    report.print_machine(quiet | {"load": [0.6, 0.0, 0.0], "gpu": "G"})
+    assert capsys.readouterr().out.startswith("G, P, 2 cores, load 0.6; torch 2, now\nothers are at work")
+
+
 def test_the_commit_is_that_of_a_checkout_of_memnet_only(monkeypatch, tmp_path):
     """The installed package may lie in somebody else's repository."""
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "memnet" / "bench" / "machine.py"))

@@ -87,13 +87,30 @@ def test_the_products_of_the_date_task_are_the_plain_network_s():
     with torch.backends.mkldnn.flags(enabled=False):
         plain = flops_of(lambda: model(source, target_in).sum().backward())
     in_vain = 2 * (2 * work.batch * work.hidden * 4 * work.hidden)
-    assert sum(each.flops for each in work.products()) == plain - in_vain
+    assert sum(each.flops for each in work.products(work.batch)) == plain - in_vain
 
 
 def test_passes_over_the_memory():
     passes = ntm_passes(sizes_of(NTM(9, 8, num_slots=7, slot_size=5).cell), batch=3, time=41)
     assert passes == Passes(reads=5 * 41, updates=2 * 41, floats=3 * 7 * 5, sequence_floats=7 * 5)
     assert passes.bytes == 41 * (5 + 2 * 2) * 3 * 7 * 5 * 4
+
+
+def test_a_thread_has_its_share_of_the_batch_for_itself(monkeypatch):
+    assert [floors.share(batch, threads) for batch, threads in ((256, 2), (1, 2), (7, 3), (32, 1))] == [128, 1, 3, 32]
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(floors, "_by_torch", lambda product, device: lambda: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(floors, "_by_onednn", lambda product: lambda: seen.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(2)
+        part = products_part([Product(2, 3, 4)], CPU)
+        part.run()
+        part.empty()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 class Touched(TorchDispatchMode):
@@ -132,7 +149,7 @@ def test_the_faster_library_is_taken(monkeypatch):
     for slow, fast in (("torch", "onednn"), ("onednn", "torch")):
         seconds = {slow: 2.0, fast: 1.0}
         # The cost of a call counts for nothing: with it, the other one would be the faster.
-        answers = iter([seconds["torch"], 0.5, seconds["onednn"], 0.5])
+        answers = iter([seconds["torch"], 0.5, seconds["onednn"] + 2, 2.5])
         monkeypatch.setattr(floors, "_least_seconds", lambda call, answers=answers: next(answers))
         called.clear()
         products_part([Product(2, 3, 4, count=2)], CPU).run()

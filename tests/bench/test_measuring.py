@@ -36,7 +36,7 @@ def test_ratios_are_those_of_the_medians(monkeypatch):
 
 
 def test_a_floor_is_the_sum_of_its_parts_without_the_cost_of_calling(monkeypatch):
-    parts = [[1.5, 2.0, 1.5], [0.5] * 3, [1.25] * 3, [1.0, 1.0, 2.0]]
+    parts = [[1.5, 2.0, 1.5], [0.5, 0.5, 9.0], [1.25, 1.25, 0.5], [1.0] * 3]
     rows = measured(monkeypatch, [[8.0] * 3, [2.0] * 3, [5.0] * 3, *parts])
     assert rows["part 0"].samples == (1.0, 1.5, 1.0)
     assert rows["part 1"].samples == (0.5, 0.5, 0.0)  # twice the difference, and never less than nothing

@@ -30,7 +30,9 @@ def test_the_ways_do_the_same_work_and_stand_beside_the_floor(settings, capsys):
     plain, kernel, optimizer, *floor = measured.rows
     assert plain.times_less == 1
     assert kernel.times_less == pytest.approx(plain.median / kernel.median)
-    assert kernel.times_floor == pytest.approx(kernel.median / floor[-1].median)
+    # On a busy machine so little work may seem to take no longer than calling it.
+    least = floor[-1].median
+    assert kernel.times_floor == (pytest.approx(kernel.median / least) if least > 0 else None)
     assert all(row.times_less is None and row.times_floor is None for row in (optimizer, *floor))
     assert 0 < measured.difference < 1e-4  # they round differently
     assert all(min(row.samples) > 0 for row in (plain, kernel, optimizer))

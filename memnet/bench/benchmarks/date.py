@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.bench.floors import Product, attention, linear, lstm, products_part
+from memnet.bench.floors import Product, attention, linear, lstm, products_part, share
 from memnet.bench.measuring import Comparison, Way, compare
 from memnet.bench.settings import Settings, cores
 from memnet.bench.step import TrainingStep
@@ -40,13 +40,17 @@ class DateWork:
         )
         return source.to(device), target_in.to(device), target.to(device)
 
-    def products(self) -> list[Product]:
-        """The matrix products of a training step."""
+    def products(self, batch: int) -> list[Product]:
+        """The matrix products of a training step.
+
+        Args:
+            batch: how many dates.
+        """
         return [
-            *lstm(self.batch, self.source, self.embedding, self.hidden, from_zeros=True),
-            *lstm(self.batch, self.target, self.embedding, self.hidden, from_zeros=False),
-            *attention(self.batch, self.target, self.source, self.hidden),
-            *linear(self.batch * self.target, 2 * self.hidden, self.symbols),
+            *lstm(batch, self.source, self.embedding, self.hidden, from_zeros=True),
+            *lstm(batch, self.target, self.embedding, self.hidden, from_zeros=False),
+            *attention(batch, self.target, self.source, self.hidden),
+            *linear(batch * self.target, 2 * self.hidden, self.symbols),
         ]
 
 
@@ -98,7 +102,8 @@ def run(settings: Settings, work: DateWork | None = None) -> Iterator[Comparison
         with settings.with_threads(number) as threads:
             title = f"batch {work.batch}" + (f", {threads} threads" if threads > 1 else ", 1 thread")
             settings.say(f"  {title}")
-            floor = [products_part(work.products(), settings.device)]
+            batch = share(work.batch, threads) if settings.device.type == "cpu" else work.batch
+            floor = [products_part(work.products(batch), settings.device)]
             yield compare(title, ways(work, settings.device), settings.seconds, clock_for(settings.device), floor)
 
 
