@@ -1,6 +1,7 @@
 """Cells: one time step of a recurrent network. Controllers are cells, and so is a controller with a memory."""
 
 import abc
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -159,7 +160,7 @@ class MemoryCell(Cell):
         self, x: Float[Tensor, "batch inp"], state: MemoryState
     ) -> tuple[Float[Tensor, "batch out"], MemoryState]:
         if self.max_gradient is not None:
-            state = tree_map_only(Tensor, lambda each: bound_gradient(each, self.max_gradient), state)
+            state = tree_map_only(Tensor, partial(bound_gradient, max_gradient=self.max_gradient), state)
         prev_reads = rearrange(state.reads, "batch head val -> batch (head val)")
         control, controller_state = self.controller(torch.cat([x, prev_reads], -1), state.controller)
         reads, access_state = self.access(control, state.access)

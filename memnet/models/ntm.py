@@ -43,7 +43,8 @@ class NTM(nn.Module):
         max_gradient: see ``memnet.MemoryCell``; for sequences so long that gradients overflow.
 
     Raises:
-        ValueError: a size or ``max_gradient`` is not positive, ``num_shifts`` is even, or an addressing or controller does not fit.
+        ValueError: a size or ``max_gradient`` is not positive, ``num_shifts`` is even, or an addressing or controller
+            does not fit.
     """
 
     def __init__(
