@@ -11,6 +11,7 @@ from memnet.addressing import (
     SampledSlots,
 )
 from memnet.cells import Cell, FeedForwardController, LSTMController, MemoryCell
+from memnet.clipped_sgd import ClippedSGD, HalvingLR
 from memnet.ensemble import Ensemble
 from memnet.loading import load
 from memnet.models import (
@@ -63,6 +64,7 @@ __all__ = [
     "AttentionDecoder",
     "BagOfWords",
     "Cell",
+    "ClippedSGD",
     "ConstantMemory",
     "ContentAddressing",
     "CosineScore",
@@ -76,6 +78,7 @@ __all__ = [
     "GeneralScore",
     "GravesRMSprop",
     "GumbelStraightThrough",
+    "HalvingLR",
     "Hard",
     "HardAddressing",
     "LSTMController",

@@ -1,5 +1,6 @@
 """Many independent models of one architecture, trained as one."""
 
+import copy
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -36,7 +37,8 @@ class Ensemble(nn.Module):
 
     The network's ``forward`` is run for all members at once by ``torch.func``, so it takes and returns tensors only and
     must not let the numbers in them decide what is done. One that draws random numbers should do so by ``TakesNoise``;
-    others draw for each member from torch's own generator. Where there is a kernel for the network it takes over.
+    others draw for each member from torch's own generator. Where there is a kernel for the network it takes over. Use
+    ``member`` to look at one model alone, as ``memnet.record`` does.
 
     >>> import torch, memnet
     >>> ensemble = memnet.Ensemble(lambda: torch.nn.Linear(3, 2), num_members=5)
@@ -44,7 +46,7 @@ class Ensemble(nn.Module):
     torch.Size([5, 8, 2])
 
     Args:
-        network: makes one model.
+        network: makes one model. Modules that it puts into all of them are copied, so their weights begin alike.
         num_members: how many there are.
         seed: of the first member; the others have the numbers after it.
 
@@ -61,7 +63,7 @@ class Ensemble(nn.Module):
         for number in range(num_members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + number)
-                members.append(network())
+                members.append(self._make())
                 self.generators.append(torch.Generator().set_state(torch.get_rng_state()))
         self.network = _stack(members)
 
@@ -110,9 +112,13 @@ class Ensemble(nn.Module):
         if not 0 <= number < self.num_members:
             raise ValueError(f"number is {number}, but the members are numbered 0 to {self.num_members - 1}.")
         with torch.random.fork_rng(devices=[]):
-            member = self.make_network()
+            member = self._make()
         member.load_state_dict({name: tensor[number] for name, tensor in self.network.state_dict().items()})
         return member.to(next(iter(self.stacked().values())).device).train(self.training)
+
+    def _make(self) -> nn.Module:
+        # What comes out of a configuration gives all its networks the same parts.
+        return copy.deepcopy(self.make_network())
 
     def _draw(self, *inputs: Tensor) -> Tensor | None:
         assert isinstance(self.network, TakesNoise)
@@ -148,7 +154,7 @@ def _stack(members: list[nn.Module]) -> nn.Module:
                 if parameter not in stacked:
                     together = torch.stack([other.get_parameter(key).detach() for other in others])
                     stacked[parameter] = nn.Parameter(together, parameter.requires_grad)
-                module._parameters[key] = stacked[parameter]  # type: ignore[assignment]
+                module._parameters[key] = stacked[parameter]
         for key, buffer in module._buffers.items():
             if buffer is not None:
                 if buffer not in stacked:

@@ -1,7 +1,7 @@
 """Tasks: where the examples come from, what the loss is, and how an example is shown."""
 
 from .associative_recall import AssociativeRecall
-from .babi import Babi
+from .babi import Babi, BabiEnsemble
 from .base import Evaluation, SequenceBatch, Task
 from .copy import Copy
 from .date import Date
@@ -15,6 +15,7 @@ from .translation import Translation
 __all__ = [
     "AssociativeRecall",
     "Babi",
+    "BabiEnsemble",
     "Copy",
     "Date",
     "Evaluation",

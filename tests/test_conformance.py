@@ -28,6 +28,7 @@ from memnet import (
     GumbelStraightThrough,
     Hard,
     HardAddressing,
+    LateSoftmax,
     LearnedMemory,
     LearnedWeights,
     LocationAddressing,
@@ -50,6 +51,14 @@ from memnet.testing import check_addressing, check_cell
 
 BASES = (Addressing, Score, Normalizer, WeightsStart, MemoryStart, Cell)
 
+
+def late_softmax() -> LateSoftmax:
+    """Once it is in; before that there are no weights that could keep a promise."""
+    softmax = LateSoftmax()
+    softmax.insert()
+    return softmax
+
+
 SCORES: dict[type[Score], Callable[[int], Score]] = {
     DotScore: DotScore,
     ScaledDotScore: ScaledDotScore,
@@ -64,6 +73,7 @@ NORMALIZERS: dict[type[Normalizer], Callable[[], Normalizer]] = {
     TopK: partial(TopK, 2),
     Hard: Hard,
     GumbelStraightThrough: GumbelStraightThrough,
+    LateSoftmax: late_softmax,
 }
 # Content addressing with each score and each normalizer, and everything else that addresses.
 BY_NORMALIZER: dict[str, Callable[[int], Addressing]] = {

@@ -114,7 +114,7 @@ class Reader {
   // Vectors of a row that are held in registers at once.
   static constexpr int STEP = VECTORS ? VECTORS : 1;
   struct Word {
-    int64_t number;
+    int64_t row;            // where its row begins in a matrix
     const float* position;  // its weights
   };
   struct Sentence {
@@ -244,7 +244,7 @@ class Reader {
   Sentence collect(const int64_t* numbers, int64_t most) {
     const int64_t first = words_.size();
     for (int64_t j = 0; j < most; ++j)
-      if (numbers[j]) words_.push_back({numbers[j], nullptr});
+      if (numbers[j]) words_.push_back({numbers[j] * p_.row, nullptr});
     const int64_t end = words_.size();
     for (int64_t j = 0, w = first; j < most; ++j)
       if (numbers[j]) words_[w++].position = p_.position(end - first, j);
@@ -258,7 +258,7 @@ class Reader {
       vec total[STEP];
       for (int s = 0; s < STEP; ++s) total[s] = load(start + (v + s) * LANES);
       for (int64_t w = sentence.first; w < sentence.end; ++w) {
-        const float *row = rows + words_[w].number * p_.row, *position = words_[w].position;
+        const float *row = rows + words_[w].row, *position = words_[w].position;
         for (int s = 0; s < STEP; ++s) total[s] += load(position + (v + s) * LANES) * load(row + (v + s) * LANES);
       }
       for (int s = 0; s < STEP; ++s) store(to + (v + s) * LANES, total[s]);
@@ -268,7 +268,7 @@ class Reader {
   INLINE void encode_backward(int64_t matrix, const Sentence& sentence, int64_t v, const vec* d) {
     float* rows = gradients.word(matrix, 0);
     for (int64_t w = sentence.first; w < sentence.end; ++w) {
-      float* row = rows + words_[w].number * p_.row;
+      float* row = rows + words_[w].row;
       const float* position = words_[w].position;
       for (int s = 0; s < STEP; ++s) {
         float* at = row + (v + s) * LANES;

@@ -20,6 +20,10 @@ from memnet.scores import DotScore
 SOURCE = "memn2n_cpu.cpp"
 
 
+_NETWORK = ("keys", "values", "most_empty", "softmax", "positions")
+_INPUTS = ("story", "question", "noise")
+
+
 class _Sizes(ctypes.Structure):
     """As the C++ ``Sizes``."""
 
@@ -36,13 +40,13 @@ class _Sizes(ctypes.Structure):
 class _Network(ctypes.Structure):
     """As the C++ ``Network``."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("keys", "values", "most_empty", "softmax", "positions"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _NETWORK)
 
 
 class _Inputs(ctypes.Structure):
     """As the C++ ``Inputs``."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("story", "question", "noise"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _INPUTS)
 
 
 def fits(model: nn.Module, story: Tensor, question: Tensor) -> bool:
@@ -61,7 +65,7 @@ def fits(model: nn.Module, story: Tensor, question: Tensor) -> bool:
 
 
 def run(model: Any, story: Tensor, question: Tensor, noise: Tensor | None) -> Tensor:
-    """``forward`` of a network that ``fits``, for inputs that it does not refuse; with a member axis, of all members."""
+    """``forward`` of a network that ``fits``, for inputs that it does not refuse; or of all members."""
     logits = _Questions.apply(_Call(model, story, question, noise), *_tensors(model))
     return logits.squeeze(0) if story.dim() == 3 else logits
 
@@ -115,8 +119,8 @@ class _Call:
 
     def arguments(self) -> tuple[Any, ...]:
         addresses = {name: None if x is None else x.data_ptr() for name, x in self._kept.items()}
-        network = {name: addresses[name] for name, _ in _Network._fields_}
-        inputs = {name: addresses[name] for name, _ in _Inputs._fields_}
+        network = {name: addresses[name] for name in _NETWORK}
+        inputs = {name: addresses[name] for name in _INPUTS}
         return tuple(map(ctypes.byref, (self.sizes, _Network(**network), _Inputs(**inputs))))
 
 
@@ -148,24 +152,29 @@ class _Questions(torch.autograd.Function):
 
 def _is_standard(model: Any) -> bool:
     """Exact types all the way down: a subclass may have other equations. And nobody to be called at each step."""
-    from memnet.models.memn2n import LateSoftmax, MemN2N
+    from memnet.models.memn2n import MemN2N
     from memnet.models.story_encoding import BagOfWords, PositionEncoding
 
     return (
         type(model) is MemN2N
         and type(model.sentence_encoding) in (BagOfWords, PositionEncoding)
         and type(model.activation) in (type(None), nn.ReLU)
-        and all(
-            type(hop) is ReadAccess
-            and hop.interface is None
-            and hop.num_read_heads == 1
-            and type(hop.addressing) is ContentAddressing
-            and type(hop.addressing.score) is DotScore
-            and type(hop.addressing.normalizer) in (Softmax, LateSoftmax)
-            and hop.addressing.normalizer is model.hops[0].addressing.normalizer
-            for hop in model.hops
-        )
+        and all(map(_is_standard_hop, model.hops))
+        and len({hop.addressing.normalizer for hop in model.hops}) == 1  # type: ignore[union-attr]
         and not any(map(is_watched, model.modules()))
+    )
+
+
+def _is_standard_hop(hop: Any) -> bool:
+    from memnet.models.memn2n import LateSoftmax
+
+    return (
+        type(hop) is ReadAccess
+        and hop.interface is None
+        and hop.num_read_heads == 1
+        and type(hop.addressing) is ContentAddressing
+        and type(hop.addressing.score) is DotScore
+        and type(hop.addressing.normalizer) in (Softmax, LateSoftmax)
     )
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,9 +32,13 @@ class LateSoftmax(Normalizer):
         super().__init__()
         self.register_buffer("inserted", torch.tensor(False))
 
-    def insert(self) -> None:
-        """Puts the softmax in, for good."""
-        self.inserted.fill_(True)
+    def insert(self, members: Bool[Tensor, " member"] | None = None) -> None:
+        """Puts the softmax in, for good.
+
+        Args:
+            members: in an ``Ensemble``, True for the members that get theirs; all if unset.
+        """
+        self.inserted |= True if members is None else members.to(self.inserted.device).view_as(self.inserted)
 
     def forward(
         self, scores: Float[Tensor, "batch head slot"], mask: SlotMask | None = None
@@ -90,7 +94,7 @@ class AdjacentTying(Tying):
 
 
 class LayerwiseTying(Tying):
-    """All hops have the same keys A and values C, and u^{k+1} = H u^k + o^k, as in a recurrent network (sec. 2.2, 2)."""
+    """All hops have the same keys A and values C, as in a recurrent network; u_{k+1} = H u_k + o_k (sec. 2.2, 2)."""
 
     def layout(self, num_hops: int) -> Layout:
         return Layout(
@@ -125,8 +129,8 @@ class MemN2N(nn.Module):
         num_sentences: slots of the memory, the longest story.
         tying: which matrices are shared; ``AdjacentTying`` by default.
         sentence_encoding: how words make a sentence; ``PositionEncoding`` by default.
-        normalizer: turns a hop's scores into weights, the same for all hops; softmax by default. ``LateSoftmax`` for linear
-            start.
+        normalizer: turns a hop's scores into weights, the same for all hops; softmax by default, ``LateSoftmax`` for
+            a linear start.
         activation: applied to u after each hop, e.g. ``torch.nn.ReLU``; nothing by default.
         empty_memories: the random noise of sec. 4.1: in training up to this fraction of a story's sentences is put into
             it as empty memories, which do nothing but make sentences older. 0 for none.
@@ -206,10 +210,11 @@ class MemN2N(nn.Module):
         present = story != NULL
         age = ages(present.any(-1))
         if noise is not None:
-            age = add_empty(age, noise, torch.tensor(self.most_empty)).clamp(max=self.num_sentences)
+            age = add_empty(age, noise.to(age.device), torch.tensor(self.most_empty)).clamp(max=self.num_sentences)
         memories = [self._fill(words, times, story, age) for words, times in zip(self.words, self.times, strict=False)]
         control = self._encode(self.words[self.layout.question], question)
         for hop, key, value in zip(self.hops, self.layout.keys, self.layout.values, strict=True):
+            assert isinstance(hop, ReadAccess)
             read, _ = hop(control, hop.init_state(memories[key], memories[value]))
             if self.linear_map is not None:
                 control = F.linear(control, self.linear_map)
@@ -240,7 +245,7 @@ class MemN2N(nn.Module):
         """
         if not self.most_empty[-1]:
             return None
-        return torch.rand(len(story), 1 + self.most_empty[-1], generator=generator).to(story.device)
+        return torch.rand(len(story), 1 + self.most_empty[-1], generator=generator)
 
     def check_inputs(
         self, story: Int64[Tensor, "*member batch sentence word"], question: Int64[Tensor, "*member batch asked"]
@@ -262,8 +267,8 @@ class MemN2N(nn.Module):
             )
         if story.shape[-2] > self.num_sentences:
             raise ValueError(
-                f"story holds {story.shape[-2]} sentences, but the model's num_sentences is {self.num_sentences}: leave "
-                "out the oldest."
+                f"story holds {story.shape[-2]} sentences, but the model's num_sentences is {self.num_sentences}: "
+                "leave out the oldest."
             )
         for name, words in {"story": story, "question": question}.items():
             if words.dtype is not torch.int64:

@@ -3,5 +3,6 @@
 from memnet.training.averaging import AveragedWeights
 from memnet.training.building import experiment_from_config
 from memnet.training.experiment import Experiment
+from memnet.training.linear_start import LinearStart
 
-__all__ = ["AveragedWeights", "Experiment", "experiment_from_config"]
+__all__ = ["AveragedWeights", "Experiment", "LinearStart", "experiment_from_config"]

@@ -182,9 +182,11 @@ class Experiment(pl.LightningModule):
             f"the training loss became {float(loss)} {where}; a lower learning rate or tighter clipping may help."
         )
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Adds a validation batch to the means over sequences."""
-        self._log_evaluation("val", self.task.evaluate(self.network, batch))
+    def validation_step(self, batch: Any, batch_idx: int) -> Evaluation:  # type: ignore[override]
+        """Adds a validation batch to the means over sequences; callbacks get what the task made of it."""
+        evaluation = self.task.evaluate(self.network, batch)
+        self._log_evaluation("val", evaluation)
+        return evaluation
 
     def on_validation_epoch_end(self) -> None:
         """Adds what the task measures over the whole validation set."""

@@ -3,6 +3,7 @@
 from .download import download_archive
 from .encode import Encoded, StoryBatch, encode_stories, join
 from .generator import generate
+from .many import BabiEnsemble
 from .names import NAMES, PUBLISHED
 from .reader import find_file, iter_stories, read_stories
 from .sets import generated, genuine
@@ -18,6 +19,7 @@ __all__ = [
     "VOCABULARY",
     "VOCAB_SIZE",
     "Babi",
+    "BabiEnsemble",
     "Encoded",
     "Question",
     "Sentence",

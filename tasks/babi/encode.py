@@ -94,9 +94,13 @@ class Encoded(NamedTuple):
         places = (stops - counts)[:, None] + offsets
         real = offsets < counts[:, None]
         rows = np.where(real, self.sentences.take(places, mode="clip"), 0)
-        supports = (places[:, :, None] == self.supports[items][:, None, :]).any(2) & real
+        supports = np.zeros_like(real)
+        among = self.supports[items] - (stops - counts)[:, None]
+        question, column = np.nonzero((among >= 0) & (among < counts[:, None]))
+        supports[question, among[question, column]] = True
         return StoryBatch(
-            torch.from_numpy(self.words[rows].astype(np.int64)),
+            # Widened before they are taken: there are fewer distinct sentences than sentences.
+            torch.from_numpy(self.words.astype(np.int64).take(rows, axis=0)),
             torch.from_numpy(self.questions[items].astype(np.int64)),
             torch.from_numpy(self.answers[items].astype(np.int64)),
             torch.from_numpy(supports),

@@ -23,8 +23,9 @@ from ..sampling import TRAIN, stream_key
 from . import show
 from .download import download_archive
 from .encode import Encoded, StoryBatch, encode_stories, join
-from .names import FAILED_ABOVE, NUM_TASKS, PUBLISHED, check_task, test_name
+from .names import NUM_TASKS, check_task, test_name
 from .reader import find_file
+from .report import mean_and_failed, published_errors, published_rows
 from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, generated, genuine
 from .show import StoryAnswers
 from .typed import story_of
@@ -266,32 +267,10 @@ class Babi(Task):
         return encoded.batch(np.array([0]), self.num_sentences)
 
     def published(self) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = {test_name(task): {} for task in self.tasks}
-        for column, row in self._published_rows().items():
-            for task, error in zip(range(1, NUM_TASKS + 1), row.errors, strict=False):
-                if task in self.tasks:
-                    found[test_name(task)][column] = error
-        return {name: numbers for name, numbers in found.items() if numbers}
+        return published_errors(self.size, self.tasks, len(self.tasks) > 1)
 
     def summary(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        if len(rows) == 1:
-            return []
-        errors = [float(row[self.monitor]) for row in rows]
-        mean: dict[str, Any] = {"test": "mean", self.monitor: sum(errors) / len(errors)}
-        failed: dict[str, Any] = {
-            "test": f"failed (above {FAILED_ABOVE:g}%)",
-            self.monitor: float(sum(error > FAILED_ABOVE for error in errors)),
-        }
-        if len(rows) == NUM_TASKS:
-            for column, row in self._published_rows().items():
-                mean[column], failed[column] = row.mean, float(row.failed)
-        return [mean, failed]
-
-    def _published_rows(self) -> dict[str, Any]:
-        # One model for some of the tasks is nothing that was published.
-        if 1 < len(self.tasks) < NUM_TASKS:
-            return {}
-        return {f"paper {name}": row for name, row in PUBLISHED[self.size, len(self.tasks) > 1].items()}
+        return mean_and_failed(rows, [self.monitor], published_rows(self.size, self.tasks, len(self.tasks) > 1))
 
     def train_dataloader(self) -> ItemBatches[StoryBatch]:
         """The endless training stream, from batch ``batches_consumed`` on."""
