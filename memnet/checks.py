@@ -1,6 +1,7 @@
 """Checks of what users pass in: one sentence with the argument, its value and what would be right."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,15 +30,26 @@ def check_greater_than_zero(name: str, value: float) -> float:
     return value
 
 
-def check_dropout(dropout: float) -> float:
-    """Returns ``dropout`` if it is a chance that leaves something.
+def check_fraction(name: str, value: float) -> float:
+    """Returns ``value`` if it is a part that leaves something of the whole.
 
     Raises:
         ValueError: it is not in [0, 1).
     """
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}, but must be at least 0 and less than 1.")
-    return dropout
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}, but must be at least 0 and less than 1.")
+    return value
+
+
+def check_seed(seed: Any) -> int:
+    """Returns ``seed`` if it is a whole number of at least 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0.")
+    return seed
 
 
 def check_odd(name: str, value: int) -> int:

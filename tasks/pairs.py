@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.checks import check_positive
+from memnet.checks import check_fraction, check_positive, check_seed
 from memnet.decoding import BOS, PAD, UNK
 from memnet.recording import record
 from memnet.reinforce import reinforce_loss
@@ -68,12 +68,10 @@ class PairTask(Task):
         check_positive("beam_size", beam_size)
         if not 0 <= length_penalty < float("inf"):
             raise ValueError(f"length_penalty is {length_penalty}, but must be a finite number of at least 0.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}, but must be at least 0 and less than 1.")
+        check_fraction("label_smoothing", label_smoothing)
         if not 0 <= entropy_bonus < float("inf"):
             raise ValueError(f"entropy_bonus is {entropy_bonus}, but must be a finite number of at least 0.")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0.")
+        check_seed(seed)
         super().__init__()
         self.eval_batch_size = eval_batch_size
         self.beam_size = beam_size

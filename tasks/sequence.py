@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet.addressing import Addressing
-from memnet.checks import check_positive
+from memnet.checks import check_positive, check_seed
 from memnet.recording import record
 
 from . import show
@@ -61,8 +61,7 @@ class SequenceTask(Task):
         check_positive("eval_batch_size", eval_batch_size)
         check_positive("num_val", num_val)
         check_positive("num_test", num_test)
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0.")
+        check_seed(seed)
         super().__init__()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from memnet.access import ReadAccess, ReadState
 from memnet.addressing import Addressing, SampledSlots
-from memnet.checks import check_dropout, check_positive, check_size
+from memnet.checks import check_fraction, check_positive, check_size
 from memnet.decoding import PAD
 from memnet.functional import read
 from memnet.models.encoders import Encoded
@@ -61,7 +61,7 @@ class Decoder(nn.Module, abc.ABC):
         self.num_layers = check_positive("num_layers", num_layers)
         self.unit = unit
         self.embedding = nn.Embedding(vocab_size, check_positive("embedding_size", embedding_size), padding_idx=PAD)
-        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.dropout = nn.Dropout(check_fraction("dropout", dropout))
         self.output = nn.Linear(feature_size, vocab_size)
 
     @abc.abstractmethod

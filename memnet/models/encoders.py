@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from memnet.checks import check_dropout, check_positive
+from memnet.checks import check_fraction, check_positive
 from memnet.decoding import PAD
 from memnet.models.recurrent import Merge, Padding, RecurrentStack, RecurrentState, Unit
 
@@ -96,7 +96,7 @@ class RecurrentEncoder(Encoder):
             embedding_size, hidden_size, num_layers, unit, bidirectional, merge, residual, dropout
         )
         self.output_size = self.stack.output_size
-        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.dropout = nn.Dropout(check_fraction("dropout", dropout))
 
     def forward(self, source: Int64[Tensor, "batch source"], lengths: Int64[Tensor, " batch"] | None = None) -> Encoded:
         padding = Padding.of(lengths, source.shape[1], source.device)

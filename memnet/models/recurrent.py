@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from memnet.checks import check_dropout, check_positive
+from memnet.checks import check_fraction, check_positive
 
 Unit = type[nn.LSTM] | type[nn.GRU]
 
@@ -99,7 +99,7 @@ class RecurrentStack(nn.Module):
         self.merge: Merge = merge if bidirectional else "concatenate"
         self.output_size = 2 * hidden_size if bidirectional and merge == "concatenate" else hidden_size
         self.residual = residual
-        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.dropout = nn.Dropout(check_fraction("dropout", dropout))
         self.units = nn.ModuleList(
             unit(
                 input_size if layer == 0 else self.output_size,

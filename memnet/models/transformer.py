@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from memnet.addressing import Addressing
-from memnet.checks import check_positive, check_source, check_symbols
+from memnet.checks import check_fraction, check_positive, check_source, check_symbols
 from memnet.models.encoder_decoder import EncoderDecoder
 from memnet.models.multihead import MultiHeadRead
 
@@ -223,8 +223,7 @@ class Transformer(EncoderDecoder):
         check_positive("num_decoder_layers", num_decoder_layers)
         feed_forward_size = 4 * model_size if feed_forward_size is None else feed_forward_size
         check_positive("feed_forward_size", feed_forward_size)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}, but must be at least 0 and less than 1.")
+        check_fraction("dropout", dropout)
         if share_vocabulary and source_vocab_size != target_vocab_size:
             raise ValueError(
                 f"share_vocabulary is True, but source_vocab_size is {source_vocab_size} and target_vocab_size is "

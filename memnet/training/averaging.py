@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from memnet.checks import check_fraction
 from memnet.training.experiment import Experiment
 
 _PREFIX = "network."
@@ -32,9 +33,7 @@ class AveragedWeights(Callback):
     """
 
     def __init__(self, decay: float = 0.999):
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}, but must be at least 0 and less than 1.")
-        self.decay = decay
+        self.decay = check_fraction("decay", decay)
         self._average: AveragedModel | None = None
         self._applied = False
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet.addressing import Addressing
-from memnet.checks import check_positive
+from memnet.checks import check_positive, check_seed
 from memnet.recording import record
 
 from ..base import Evaluation, Task
@@ -104,8 +104,7 @@ class Babi(Task):
         check_positive("num_sentences", num_sentences)
         check_positive("batch_size", batch_size)
         check_positive("eval_batch_size", eval_batch_size)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0.")
+        check_seed(seed)
         super().__init__()
         self.tasks = chosen
         self.size = size
