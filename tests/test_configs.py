@@ -29,19 +29,27 @@ def test_the_experiments_on_dates_and_sentences_are_there():
     assert {path.stem for path in CONFIGS} >= dates | sentences
 
 
+def test_the_experiments_on_stories_are_there():
+    networks = {f"memn2n_babi{kind}" for kind in ("", "_joint", "_bow", "_layerwise", "_10k_d100_relu")}
+    assert {path.stem for path in CONFIGS} >= networks
+
+
 def few(config, folder):
     """Flags that leave two steps on little data; and the data, where the experiment wants files."""
     content = yaml.safe_load(config.read_text())
+    kind, settings = content["data"]["class_path"], content["data"].get("init_args", {})
+    data = "data.babi" if kind == "tasks.BabiEnsemble" else "data"
     flags = {
         "trainer.max_steps": 2,
         "trainer.val_check_interval": 2,
         "trainer.num_sanity_val_steps": 0,
-        "data.num_val": 2,
-        "data.num_test": 2,
-        "data.eval_batch_size": 2,
+        f"{data}.num_val": 2,
+        f"{data}.num_test": 2,
+        f"{data}.eval_batch_size": 2,
     }
-    kind, settings = content["data"]["class_path"], content["data"].get("init_args", {})
-    if kind == "tasks.Date":
+    if kind in ("tasks.Babi", "tasks.BabiEnsemble"):
+        flags |= {f"{data}.num_train": 20, f"{data}.batch_size": 4}
+    elif kind == "tasks.Date":
         flags |= {"data.num_train": 50, "data.batch_size": 4}
     elif kind == "tasks.Translation":
         flags |= {"data.num_train": 2000, "data.max_tokens": 256, "data.max_length": 5}
@@ -72,8 +80,12 @@ def test_a_config_trains_and_loads(config, tmp_path, monkeypatch):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     network = memnet.load(run / "checkpoints" / "best.ckpt")
     assert all(parameter.isfinite().all() for parameter in network.parameters())
+    if isinstance(network, memnet.Ensemble):
+        network = network.member(0)
     if isinstance(network, EncoderDecoder):
         assert network(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7]])).shape == (1, 2, network.target_vocab_size)
+    elif hasattr(network, "num_answers"):
+        assert network(torch.tensor([[[5, 6, 0]]]), torch.tensor([[7, 5]])).shape == (1, network.num_answers)
     else:
         outputs, _ = network(torch.zeros(1, 2, network.input_size))
         assert outputs.shape == (1, 2, network.output_size)
