@@ -18,7 +18,7 @@ from ..base import Evaluation, Task
 from ..epochs import InOrder, ItemBatches, Schedule, Shuffled
 from ..sampling import TRAIN
 from .encode import Encoded, StoryBatch
-from .report import mean_and_failed, published_errors, published_rows
+from .report import mean_and_failed, other_rows, published_errors, published_rows
 from .show import StoryAnswers
 from .task import Babi
 
@@ -197,6 +197,9 @@ class BabiEnsemble(Task):
     def summary(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         published = published_rows(self.babi.size, self.babi.tasks, self.joint)
         return mean_and_failed(rows, [self.monitor, "all_percent"], published)
+
+    def notes(self) -> list[str]:
+        return other_rows(self.babi.size, self.babi.tasks, self.joint)
 
     def train_dataloader(self) -> "_MemberBatches":
         """The endless training stream, from batch ``batches_consumed`` on."""

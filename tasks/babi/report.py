@@ -54,5 +54,21 @@ def mean_and_failed(rows: Sequence[dict[str, Any]], columns: Sequence[str], publ
         failed[column] = float(sum(error > FAILED_ABOVE for error in errors))
     if len(rows) == NUM_TASKS:
         for column, row in published.items():
-            mean[column], failed[column] = row.mean, float(row.failed)
+            if row.errors:
+                mean[column], failed[column] = row.mean, float(row.failed)
     return [mean, failed]
+
+
+def other_rows(size: str, tasks: Sequence[int], joint: bool) -> list[str]:
+    """A sentence about the rows of the paper of which only mean and failed tasks are known; none for some tasks only.
+
+    Args:
+        size: as for ``published_rows``.
+        tasks: as for ``published_rows``.
+        joint: as for ``published_rows``.
+    """
+    if len(tasks) < NUM_TASKS:
+        return []
+    rows = published_rows(size, tasks, joint)
+    named = [f"{name.removeprefix('paper ')} {row.mean} ({row.failed})" for name, row in rows.items() if not row.errors]
+    return [f"the paper's other means (failed tasks): {', '.join(named)}"] if named else []

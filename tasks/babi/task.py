@@ -25,7 +25,7 @@ from .download import download_archive
 from .encode import Encoded, StoryBatch, encode_stories, join
 from .names import NUM_TASKS, check_task, test_name
 from .reader import find_file
-from .report import mean_and_failed, published_errors, published_rows
+from .report import mean_and_failed, other_rows, published_errors, published_rows
 from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, generated, genuine
 from .show import StoryAnswers
 from .typed import story_of
@@ -270,6 +270,9 @@ class Babi(Task):
 
     def summary(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return mean_and_failed(rows, [self.monitor], published_rows(self.size, self.tasks, len(self.tasks) > 1))
+
+    def notes(self) -> list[str]:
+        return other_rows(self.size, self.tasks, len(self.tasks) > 1)
 
     def train_dataloader(self) -> ItemBatches[StoryBatch]:
         """The endless training stream, from batch ``batches_consumed`` on."""
