@@ -32,6 +32,7 @@ from memnet.models import (
     RecurrentEncoder,
     SentenceEncoding,
     Seq2Seq,
+    StoryReader,
     Transformer,
     Tying,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "Seq2Seq",
     "Softmax",
     "Sparsemax",
+    "StoryReader",
     "TopK",
     "Trace",
     "Transformer",

@@ -30,7 +30,7 @@ def test_the_experiments_on_dates_and_sentences_are_there():
 
 
 def test_the_experiments_on_stories_are_there():
-    networks = {f"memn2n_babi{kind}" for kind in ("", "_joint", "_bow", "_layerwise", "_10k_d100_relu")}
+    networks = {f"memn2n_babi{kind}" for kind in ("", "_joint", "_bow", "_layerwise", "_10k_d100_relu")} | {"lstm_babi"}
     assert {path.stem for path in CONFIGS} >= networks
 
 

@@ -8,6 +8,7 @@ from memnet.models.memn2n import AdjacentTying, LateSoftmax, LayerwiseTying, Mem
 from memnet.models.ntm import NTM
 from memnet.models.seq2seq import Seq2Seq
 from memnet.models.story_encoding import BagOfWords, PositionEncoding, SentenceEncoding
+from memnet.models.story_reader import StoryReader
 from memnet.models.transformer import Transformer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RecurrentEncoder",
     "SentenceEncoding",
     "Seq2Seq",
+    "StoryReader",
     "Transformer",
     "Tying",
 ]
