@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from memnet.__main__ import COMMANDS
+from memnet.testing import check_addressing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,6 +18,13 @@ SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.split("\n")[-2][:30])
 def test_python_runs(code):
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_its_own_addressing_keeps_the_promises():
+    found = {}
+    (code,) = [code for code in PYTHON if "class Tape" in code]
+    exec(compile(code, "README.md", "exec"), found)
+    check_addressing(lambda key_size: found["Tape"]())
 
 
 def test_the_two_setup_commands_are_there():
