@@ -1,6 +1,9 @@
 """The loop over time, for any cell."""
 
-from collections.abc import Sequence
+import importlib
+import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ def unroll(
     state: Any = None,
     lengths: Int64[Tensor, " batch"] | None = None,
     checkpoint_every: int | None = None,
+    compile_steps: bool = False,
 ) -> tuple[Float[Tensor, "batch time out"], Any]:
     """Runs a cell over sequences.
 
@@ -34,8 +38,14 @@ def unroll(
         lengths: how many steps of each sequence are real, best on the CPU (the loop looks at the shortest). Outputs
             beyond a sequence's length are 0, and its state stays that of its last real step.
         checkpoint_every: keep only every so many-th state for the backward pass and compute the steps between once
-            more. Peak memory is least near the square root of the number of steps. None: keep all. A kernel takes
-            checkpoints of the memory of its own and has no use for this.
+            more. Peak memory is least near the square root of the number of steps. None: keep all. (A kernel keeps a
+            few kilobytes for each step and sequence, and takes a third longer with this.)
+        compile_steps: where no kernel fits, compile the cell's step with ``torch.compile`` and run the sequence as one
+            node of autograd: the same numbers, several times faster. The first call takes a minute, and so does the
+            first one in another mode (training or not) or of another batch size; all lengths and any further batch
+            sizes are then compiled. A step must be free of side effects, as ``Cell`` asks. The plain loop is taken
+            while somebody watches the steps (``memnet.record``, hooks, ``torch.func``), under autocast, and after one
+            warning where the step cannot be compiled, as without a C++ compiler.
 
     Returns:
         The outputs, and the state after each sequence's last step.
@@ -55,44 +65,66 @@ def unroll(
         state = cell.init_state(batch_size)
 
     kernel = kernels.find(cell, inputs, state)
-    if kernel is not None:
-        return kernel(cell, inputs, state, lengths)
-
-    steps = inputs.unbind(1)
-    alive = _alive(lengths, time, inputs.device)
+    run: _Run = kernel if kernel is not None else _compiled_loop if compile_steps else _loop
     if checkpoint_every is None or not torch.is_grad_enabled() or has_hooks(cell):  # hooks would fire twice
-        outputs, state = _loop(cell, steps, alive, state)
-        return torch.stack(outputs, 1), state
-    some_steps, parts = _SomeSteps(cell), []
-    for start in range(0, time, checkpoint_every):
-        chunk = slice(start, start + checkpoint_every)
-        outputs, state = checkpoint(some_steps, inputs[:, chunk], alive[chunk], state)
+        return run(cell, inputs, state, lengths)
+    some_steps, parts = _SomeSteps(cell, run), []
+    for start, chunk in zip(range(0, time, checkpoint_every), inputs.split(checkpoint_every, 1), strict=True):
+        left = None if lengths is None else (lengths - start).clamp(0, chunk.shape[1])
+        outputs, state = checkpoint(some_steps, chunk, state, left)
         parts.append(outputs)
     return torch.cat(parts, 1), state
+
+
+_Run = Callable[[Cell, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
 
 class _SomeSteps(nn.Module):
     """A part of the loop, with the cell's parameters as its own."""
 
-    def __init__(self, cell: Cell):
+    def __init__(self, cell: Cell, run: _Run):
         super().__init__()
         self.cell = cell
+        self.run = run
 
-    def forward(self, inputs: Tensor, alive: Sequence[Tensor | None], state: Any) -> tuple[Tensor, Any]:
-        outputs, state = _loop(self.cell, inputs.unbind(1), alive, state)
-        return torch.stack(outputs, 1), state
+    def forward(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        return self.run(self.cell, inputs, state, lengths)
 
 
-def _loop(cell: Cell, steps: Sequence[Tensor], alive: Sequence[Tensor | None], state: Any) -> tuple[list[Tensor], Any]:
+def _compiled_loop(cell: Cell, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    compiling = _compiler()
+    if compiling is not None and compiling.fits(cell, inputs, state):
+        alive = _alive(lengths, inputs.shape[1], inputs.device)
+        done = compiling.run(cell, inputs, state, alive)
+        if done is not None:
+            return done
+    return _loop(cell, inputs, state, lengths)
+
+
+@cache
+def _compiler() -> Any:
+    """``memnet.compiling``, which takes a second to load; None, after a warning, where torch has not what it needs."""
+    try:
+        return importlib.import_module("memnet.compiling")
+    except ImportError as error:
+        warnings.warn(
+            f"memnet cannot compile steps with PyTorch {torch.__version__} and takes the plain loop, which is slower: "
+            f"{error}.",
+            stacklevel=3,
+        )
+        return None
+
+
+def _loop(cell: Cell, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
     outputs = []
-    for x, keep in zip(steps, alive, strict=True):
+    for x, keep in zip(inputs.unbind(1), _alive(lengths, inputs.shape[1], inputs.device), strict=True):
         output, new_state = cell(x, state)
         if keep is not None:
             output = _select(keep, output, torch.zeros_like(output))
             new_state = tree_map(lambda new, old, keep=keep: _select(keep, new, old), new_state, state)
         outputs.append(output)
         state = new_state
-    return outputs, state
+    return torch.stack(outputs, 1), state
 
 
 def _select(keep: Tensor, new: Any, old: Any) -> Any:

@@ -1,10 +1,12 @@
 """The loop over time. Padding, chunks and checkpoints are checked for every cell in test_conformance.py."""
 
+import sys
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from memnet import Cell, LSTMController, kernels, record, unroll
 from memnet.models import NTM
@@ -132,6 +134,42 @@ def test_checkpointing_goes_by_the_parameters_of_the_call():
         torch.testing.assert_close(saving, plain)
 
 
+@pytest.mark.parametrize("lengths", [None, [11, 2, 1, 8]])
+def test_a_kernel_with_checkpoints_gives_what_it_gives_without(lengths):
+    """Lengths end within, at the border of and before a chunk."""
+    cell = NTM(3, 2, num_slots=5, slot_size=4, max_gradient=0.1).cell
+    inputs = torch.randn(4, 11, 3, requires_grad=True)
+    state = tree_map_only(Tensor, lambda x: x.detach().clone().requires_grad_(), cell.init_state(4))
+    if kernels.find(cell, inputs, state) is None:
+        pytest.skip("there is no C++ compiler here")
+    lengths = None if lengths is None else torch.tensor(lengths)
+    found = []
+    for every in (None, 1, 4, 20):
+        outputs, end = unroll(cell, inputs, state, lengths, every)
+        made = [outputs, *(x for x in tree_leaves(end) if x is not None)]
+        sources = [inputs, *(x for x in tree_leaves(state) if x is not None), *cell.output.parameters()]
+        sources += [*cell.controller.layers.parameters(), *cell.access.interface.parameters()]
+        found.append([*made, *torch.autograd.grad(sum(x.square().sum() for x in made), sources)])
+    for every in found[1:]:
+        for saving, whole in zip(every, found[0], strict=True):
+            torch.testing.assert_close(
+                saving, whole, rtol=1e-4, atol=1e-6 * max(1.0, float(whole.detach().abs().max()))
+            )
+
+
+def test_a_kernel_with_checkpoints_keeps_less():
+    def kept(every):
+        cell, sizes = NTM(3, 2, num_slots=5, slot_size=4).cell, []
+        if kernels.find(cell, torch.zeros(1, 1, 3), cell.init_state(1)) is None:
+            pytest.skip("there is no C++ compiler here")
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+            unroll(cell, torch.randn(1, 900, 3), checkpoint_every=every)
+        return sum(sizes)
+
+    parameters = sum(x.numel() for x in NTM(3, 2, num_slots=5, slot_size=4).parameters())
+    assert kept(30) - 30 * parameters < (kept(None) - parameters) / 4
+
+
 def test_without_gradients_nothing_is_checkpointed():
     cell = Counter()
     with torch.no_grad():
@@ -162,3 +200,15 @@ def test_the_model_passes_checkpointing_on():
         with kernels.disabled(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             model(torch.ones(1, 16, 3))
     assert sizes["saving"] < sizes["plain"] / 2
+
+
+def test_where_the_compiler_is_missing_the_plain_loop_runs_after_a_warning(monkeypatch):
+    """Its parts of torch are not public, and another version may not have them."""
+    loop = sys.modules["memnet.unroll"]
+    monkeypatch.setitem(sys.modules, "memnet.compiling", None)
+    loop._compiler.cache_clear()
+    cell, inputs = LSTMController(3, 4), torch.randn(2, 5, 3)
+    with pytest.warns(UserWarning, match="takes the plain loop, which is slower"):
+        outputs, _ = unroll(cell, inputs, compile_steps=True)
+    loop._compiler.cache_clear()
+    assert torch.equal(outputs, unroll(cell, inputs)[0])

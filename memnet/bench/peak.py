@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from memnet import NTM, kernels
 from memnet.bench import children
 
-PLAIN, CHECKPOINTS, KERNEL = "plain loop", "checkpoints", "kernel"
-WAYS = (PLAIN, CHECKPOINTS, KERNEL)
+PLAIN, CHECKPOINTS, KERNEL, BOTH = "plain loop", "checkpoints", "kernel", "kernel, checkpoints"
+WAYS = (PLAIN, CHECKPOINTS, KERNEL, BOTH)
 
 _STATUS = Path("/proc/self/status")
 
@@ -52,16 +52,27 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     torch.manual_seed(1)
-    every = round(given.steps**0.5) if given.way == CHECKPOINTS else None
+    every = round(given.steps**0.5) if given.way in (CHECKPOINTS, BOTH) else None
     model = NTM(9, 8, checkpoint_every=every).to(given.device)
     inputs = torch.randint(2, (given.batch, given.steps, 9)).float().to(given.device)
-    with contextlib.nullcontext() if given.way == KERNEL else kernels.disabled():
-        if given.way == KERNEL and kernels.find(model.cell, inputs, model.cell.init_state(given.batch)) is None:
+    fast = given.way in (KERNEL, BOTH)
+    with contextlib.nullcontext() if fast else kernels.disabled():
+        if fast and kernels.find(model.cell, inputs, model.cell.init_state(given.batch)) is None:
             raise SystemExit("no kernel fits here")
         _train(model, inputs[:, :3])  # libraries are loaded and compiled
-        before = _start_counting(given.device)
-        _train(model, inputs)
-        print(_peak(given.device) - before)
+        print(peak_of(lambda: _train(model, inputs), given.device))
+
+
+def peak_of(run: Callable[[], object], device: torch.device) -> int:
+    """By how many bytes this process grows, at the highest, while something runs.
+
+    Args:
+        run: is called once.
+        device: whose memory counts.
+    """
+    before = _start_counting(device)
+    run()
+    return _peak(device) - before
 
 
 def _train(model: NTM, inputs: Tensor) -> None:

@@ -41,6 +41,7 @@ class NTM(nn.Module):
         memory_start: the memory at the beginning of a sequence; constant 1e-6 by default.
         checkpoint_every: see ``memnet.unroll``; for sequences too long for memory.
         max_gradient: see ``memnet.MemoryCell``; for sequences so long that gradients overflow.
+        compile_steps: see ``memnet.unroll``; for addressing or controllers of your own, which no kernel knows.
 
     Raises:
         ValueError: a size or ``max_gradient`` is not positive, ``num_shifts`` is even, or an addressing or controller
@@ -62,6 +63,7 @@ class NTM(nn.Module):
         memory_start: MemoryStart | None = None,
         checkpoint_every: int | None = None,
         max_gradient: float | None = None,
+        compile_steps: bool = False,
     ):
         super().__init__()
         self.input_size = check_positive("input_size", input_size)
@@ -93,6 +95,7 @@ class NTM(nn.Module):
         if checkpoint_every is not None:
             check_positive("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
+        self.compile_steps = compile_steps
 
     def forward(
         self,
@@ -101,4 +104,4 @@ class NTM(nn.Module):
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time out"], Any]:
         """Logits for every step, and the state after each sequence's last step (see ``memnet.unroll``)."""
-        return unroll(self.cell, inputs, state, lengths, self.checkpoint_every)
+        return unroll(self.cell, inputs, state, lengths, self.checkpoint_every, self.compile_steps)

@@ -1,8 +1,9 @@
 """Peak memory of training on long sequences, by their length.
 
 The standard Neural Turing Machine of ``ntm`` on one sequence: the plain loop, which keeps every step; the plain loop
-with a checkpoint every sqrt(T) steps; and the kernel, which keeps checkpoints of its own. Each case runs once, in a
-process of its own, and what counts is by how much that grows. Takes minutes.
+with a checkpoint every sqrt(T) steps; the kernel, which keeps the memory of every sqrt(T)-th step and a few kilobytes
+of each step; and the kernel with checkpoints. Each case runs once, in a process of its own, and what counts is by how
+much that grows. Takes minutes.
 """
 
 import math

@@ -1,0 +1,194 @@
+"""One step of a cell as ``torch.compile`` sees it, and how a step follows from the one before."""
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import jaxtyping
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from memnet.cells import Cell
+from memnet.compiling.programs import Programs, build
+
+
+class MisfitError(Exception):
+    """Why a step cannot be run over and over; the reason in one sentence."""
+
+
+class Recipe(NamedTuple):
+    """How to make a step from the one before.
+
+    Attributes:
+        programs: the step.
+        arguments: of the first step, in the programs' order; parameters and numbers stay the same.
+        x: the place of the input among them; None if the step does not look at it.
+        keep: the place of the mask.
+        state_in: places of the state's tensors: argument, number of the tensor.
+        state_out: number of the tensor, number of the result that it becomes; those that stay the same are left out.
+        output: which result is the output.
+        parameters: place among the arguments to number of the parameter.
+    """
+
+    programs: Programs
+    arguments: list[Any]
+    x: int | None
+    keep: int | None
+    state_in: list[tuple[int, int]]
+    state_out: list[tuple[int, int]]
+    output: int
+    parameters: dict[int, int]
+
+
+class Layout(NamedTuple):
+    """How a state is made of its tensors.
+
+    Attributes:
+        spec: the nesting.
+        places: of the tensors among all leaves; the other leaves are None.
+        num_leaves: of all.
+    """
+
+    spec: TreeSpec
+    places: list[int]
+    num_leaves: int
+
+    def leaves(self, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+        """All leaves, of which these are the tensors."""
+        leaves: list[Tensor | None] = [None] * self.num_leaves
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        return leaves
+
+    def state(self, tensors: Sequence[Tensor]) -> Any:
+        """The state, of which these are the tensors."""
+        return tree_unflatten(self.leaves(tensors), self.spec)
+
+
+class Captured:
+    """The compiled step of one cell, compiled when it is first needed and again for another kind of call.
+
+    Attributes:
+        broken: whether this cell's step cannot be compiled.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._training = False
+        self._calls: list[tuple[Programs, list[Any], Sequence[Any]]] = []
+        # torch.compile counts by code object what it has compiled, and gives up at some number: each cell has its own.
+        own = types.FunctionType(inspect.unwrap(_step).__code__.replace(), globals())
+        self._step: Callable[..., Any] = torch.compile(own, backend=self._backend, fullgraph=True)
+
+    def _backend(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
+        programs = build(graph, self._training)
+
+        def call(*arguments: Any) -> Sequence[Any]:
+            with torch.no_grad():
+                results = programs.forward(list(arguments))
+            self._calls.append((programs, list(arguments), results))
+            return results[: programs.num_results]
+
+        return call
+
+    def first_step(
+        self,
+        cell: Cell,
+        x: Tensor,
+        keep: Tensor,
+        tensors: Sequence[Tensor],
+        layout: Layout,
+        parameters: Sequence[Tensor],
+    ) -> tuple[Recipe, Sequence[Any]]:
+        """Takes one step by way of ``torch.compile``, and sees which tensor is which.
+
+        Args:
+            cell: the cell.
+            x: its input.
+            keep: which sequences have not ended.
+            tensors: of the state; no two of them the same object.
+            layout: of the state.
+            parameters: the cell's.
+
+        Returns:
+            The recipe for the steps to come, and what the programs gave in this one.
+
+        Raises:
+            MisfitError: they cannot be made from this one.
+        """
+        self._calls.clear()
+        self._training = torch.is_grad_enabled()
+        with _without_shape_checks(), _no_side_effects():
+            output, new_leaves = self._step(cell, x, keep, layout.leaves(tensors), layout.spec)
+        if len(self._calls) != 1:
+            raise MisfitError("a step is not one graph.")
+        programs, arguments, results = self._calls.pop()
+        tensor_of = {id(tensor): number for number, tensor in enumerate(tensors)}
+        parameter_of = {id(parameter): number for number, parameter in enumerate(parameters)}
+        place_of = {id(argument): place for place, argument in enumerate(arguments)}
+        known = {id(x), *tensor_of, *parameter_of}
+        if any(isinstance(a, Tensor) and a.requires_grad and id(a) not in known for a in arguments):
+            raise MisfitError("a step uses a tensor that needs gradients and is no parameter of the cell.")
+        result_of = {id(result): number for number, result in enumerate(results[: programs.num_results])}
+        if id(output) not in result_of:
+            raise MisfitError("the output of a step is not computed.")
+        state_out = []
+        for number, (place, before) in enumerate(zip(layout.places, tensors, strict=True)):
+            after = new_leaves[place]
+            if after is before:
+                continue
+            if id(after) not in result_of:
+                raise MisfitError("the state after a step is not computed.")
+            state_out.append((number, result_of[id(after)]))
+        recipe = Recipe(
+            programs=programs,
+            arguments=[a.detach() if isinstance(a, Tensor) else a for a in arguments],
+            x=place_of.get(id(x)),
+            keep=place_of.get(id(keep)),
+            state_in=[(place_of[own], number) for own, number in tensor_of.items() if own in place_of],
+            state_out=state_out,
+            output=result_of[id(output)],
+            parameters={place_of[own]: number for own, number in parameter_of.items() if own in place_of},
+        )
+        return recipe, results
+
+
+def _step(cell: Cell, x: Tensor, keep: Tensor, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
+    """What is compiled. Where ``keep`` is false a sequence has ended: no output, and its state stays."""
+    output, state = cell(x, tree_unflatten(leaves, spec))
+    new_leaves, new_spec = tree_flatten(state)
+    if new_spec != spec:
+        raise MisfitError("the state changes its form from step to step.")
+    new: list[Tensor | None] = []
+    for after, before in zip(new_leaves, leaves, strict=True):
+        if after is not None and before is not None and after is not before:
+            if after.shape != before.shape or after.dtype != before.dtype:
+                raise MisfitError("the state changes its form from step to step.")
+            after = _select(keep, after, before)
+        new.append(after)
+    return _select(keep, output, torch.zeros_like(output)), new
+
+
+def _select(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(keep.reshape(-1, *[1] * (new.dim() - 1)), new, old).contiguous()
+
+
+@contextmanager
+def _without_shape_checks() -> Iterator[None]:
+    """Those of jaxtyping cannot be compiled."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _no_side_effects() -> AbstractContextManager[None]:
+    """Those would happen in the first step only; so torch.compile shall refuse, where it knows how to."""
+    config = torch._dynamo.config
+    name = "side_effect_replay_policy"
+    return config.patch(name, "error") if hasattr(config, name) else nullcontext()

@@ -1,0 +1,178 @@
+"""The two programs of a compiled step: one forwards and one backwards, without anything of autograd around them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from functorch.compile import min_cut_rematerialization_partition
+from torch import fx
+from torch._functorch.aot_autograd import aot_export_joint_simple
+from torch._guards import TracingContext, tracing
+from torch._inductor import config
+from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.decomposition import select_decomp_table
+from torch._subclasses import FakeTensor, FakeTensorMode
+
+Program = Callable[[list[Any]], Sequence[Any]]
+"""Takes a list, which it empties."""
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Product:
+    """The gradient of an argument as left^T right; without ``right``, as the sum of left's rows.
+
+    A parameter's is the sum over the steps, which is one product of all steps' rows.
+
+    Attributes:
+        argument: whose gradient.
+        left: place among the results of the program.
+        right: the same, or None.
+    """
+
+    argument: int
+    left: int
+    right: int | None
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A step backwards.
+
+    Attributes:
+        program: takes what the forward program has kept and the gradients of its results.
+        num_arguments: how many it takes.
+        kept: where in the program's arguments what was kept stands: place among the arguments, and among what was kept.
+        tangents: where the gradients of results stand, and of which result.
+        gradients: place among the results of the program, and of which argument of the step it is the gradient.
+        products: gradients of which the program gives the factors.
+    """
+
+    program: Program
+    num_arguments: int
+    kept: list[tuple[int, int]]
+    tangents: list[tuple[int, int]]
+    gradients: list[tuple[int, int]]
+    products: list[Product]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A step.
+
+    Attributes:
+        forward: gives the results and after them what is kept for the step backwards.
+        num_results: how many results there are.
+        backward: None where nothing needs gradients.
+    """
+
+    forward: Program
+    num_results: int
+    backward: Backward | None = field(default=None)
+
+
+def build(graph: fx.GraphModule, training: bool) -> Programs:
+    """Compiles a step.
+
+    Args:
+        graph: what ``torch.compile`` hands to a backend.
+        training: whether arguments that require gradients get some.
+    """
+    # Not the arguments that torch.compile hands over besides: their sizes are no symbols.
+    examples = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+    fake_mode = next(x.fake_mode for x in examples if isinstance(x, FakeTensor))
+    # The numbers that the plain loop would draw; and sizes that were right in the first step are so in all others.
+    with tracing(TracingContext(fake_mode)), config.patch(fallback_random=True, size_asserts=False):
+        return _build(graph, examples, training, fake_mode)
+
+
+def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode: FakeTensorMode) -> Programs:
+    decompositions = dict(select_decomp_table())
+    decompositions.pop(_aten.mm.default, None)  # kept whole, for the products over many steps
+    with torch.set_grad_enabled(training), fake_mode:
+        results = graph(*examples)
+    joint: Any = aot_export_joint_simple(
+        lambda *x: tuple(graph(*x)), tuple(examples), trace_joint=training, decompositions=decompositions
+    )
+    count = len(results)
+    if not training:
+        return Programs(_compile(joint, is_inference=True), count)
+    forward, backward = min_cut_rematerialization_partition(joint, examples, num_fwd_outputs=count)
+    kept = [node.name if isinstance(node, fx.Node) else None for node in _outputs(forward)[count:]]
+    products = _defer_products(backward)
+    names = [node.name for node in backward.graph.find_nodes(op="placeholder")]
+    needing = [number for number, result in enumerate(results) if result.requires_grad]
+    tangents = [place for place, name in enumerate(names) if name not in kept]
+    assert len(tangents) == len(needing)
+    gradients = _outputs(backward)[: len(examples)]
+    return Programs(
+        _compile(forward),
+        count,
+        Backward(
+            _compile(backward, is_backward=True),
+            len(names),
+            [(place, kept.index(name)) for place, name in enumerate(names) if name in kept],
+            list(zip(tangents, needing, strict=True)),
+            [(place, place) for place, node in enumerate(gradients) if node is not None],
+            products,
+        ),
+    )
+
+
+def _compile(graph: fx.GraphModule, **options: bool) -> Program:
+    examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    compiled: Program = compile_fx_inner(graph, examples, **options)  # type: ignore[arg-type]
+    return compiled
+
+
+def _outputs(graph: fx.GraphModule) -> list[Any]:
+    (output,) = graph.graph.find_nodes(op="output")
+    return list(output.args[0])
+
+
+def _defer_products(graph: fx.GraphModule) -> list[Product]:
+    """Hands out the factors of weights' gradients instead of the gradients."""
+    (output,) = graph.graph.find_nodes(op="output")
+    outputs = list(output.args[0])
+    found: list[Product] = []
+    place_of: dict[fx.Node, int] = {}
+
+    def hand_out(node: fx.Node) -> int:
+        if node not in place_of:
+            place_of[node] = len(outputs)
+            outputs.append(node)
+        return place_of[node]
+
+    for argument, node in enumerate(outputs[:]):
+        factors = _factors(node) if isinstance(node, fx.Node) else None
+        if factors is not None:
+            left, right = factors
+            found.append(Product(argument, hand_out(left), None if right is None else hand_out(right)))
+            outputs[argument] = None
+    output.args = (tuple(outputs),)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return found
+
+
+def _factors(node: Any) -> tuple[fx.Node, fx.Node | None] | None:
+    """left and right of a node left^T right; left alone of a sum over rows."""
+    transposed = False
+    while _is_transpose(node):
+        transposed, node = not transposed, node.args[0]
+    if node.target is _aten.mm.default and _is_transpose(node.args[0]):
+        left, right = node.args[0].args[0], node.args[1]
+        return (right, left) if transposed else (left, right)
+    while node.target in (_aten.view.default, _aten.reshape.default, _aten.squeeze.dim):
+        node = node.args[0]
+    if node.target is _aten.sum.dim_IntList and node.args[1] == [0] and node.args[0].meta["val"].dim() == 2:
+        return node.args[0], None
+    return None
+
+
+def _is_transpose(node: Any) -> bool:
+    return node.target in (_aten.permute.default, _aten.t.default, _aten.transpose.int) and (
+        node.meta["val"].dim() == 2
+    )

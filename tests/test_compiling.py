@@ -1,0 +1,307 @@
+"""The compiled loop equals the plain one. Compiling takes long, so the tests share one cell's step where they can."""
+
+import copy
+import inspect
+import pickle
+import random
+import warnings
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from plugin_example import RecencyAddressing
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from memnet import (
+    Cell,
+    CosineScore,
+    FeedForwardController,
+    LSTMController,
+    compiling,
+    functional,
+    kernels,
+    record,
+    unroll,
+)
+from memnet.compiling import capture
+from memnet.models import NTM
+
+BATCH, TIME = 3, 7
+
+
+def make_model(**options):
+    torch.manual_seed(2)
+    model = NTM(
+        3,
+        2,
+        num_slots=5,
+        slot_size=4,
+        controller=partial(options.pop("controller", FeedForwardController), hidden_size=6),
+        read_addressing=RecencyAddressing(CosineScore(4)),
+        write_addressing=RecencyAddressing(CosineScore(4)),
+        **options,
+    )
+    with torch.no_grad():  # far from the start, where some gradients are 0
+        for parameter in model.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    return model
+
+
+def results(cell, inputs, state=None, compile_steps=True, **options):
+    """Outputs, final state and all gradients of some loss on both."""
+    inputs = inputs.clone().requires_grad_()
+    outputs, end = unroll(cell, inputs, state, compile_steps=compile_steps, **options)
+    generator = torch.Generator().manual_seed(7)
+    found = [outputs, *(x for x in tree_leaves(end) if x is not None)]
+    loss = sum((x * torch.randn(x.shape, generator=generator)).sum() for x in found if x.requires_grad)
+    gradients = torch.autograd.grad(loss, [inputs, *cell.parameters()], allow_unused=True)
+    return [x.detach() for x in found] + [torch.zeros(()) if g is None else g for g in gradients]
+
+
+def assert_same(cell, *arguments, **options):
+    plain = results(cell, *arguments, compile_steps=False, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "memnet")
+        fast = results(cell, *arguments, **options)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1.0, float(other.abs().max())))
+
+
+@pytest.fixture(scope="module")
+def cell():
+    """A step with None in its state, clipped gradients and an addressing from outside the package."""
+    own = functional._BoundGradient
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("forward", "setup_context", "backward"):
+            # torch.compile looks through the shape checks of functions, which only tests have, but not through these.
+            patch.setattr(own, name, staticmethod(inspect.unwrap(getattr(own, name))))
+        yield make_model(max_gradient=0.05).cell
+
+
+@pytest.fixture
+def inputs():
+    return torch.randn(BATCH, TIME, 3)
+
+
+def test_the_same_numbers_and_gradients(cell, inputs):
+    assert_same(cell, inputs)
+    assert not compiling._captured[cell].broken
+
+
+def test_max_gradient_matters_here(cell, inputs):
+    """Otherwise the test above would not see whether it is kept."""
+    with_bound = results(cell, inputs, compile_steps=False)
+    unbound = copy.deepcopy(cell)
+    unbound.max_gradient = None
+    without = results(unbound, inputs, compile_steps=False)
+    assert any((one - other).abs().max() > 1e-3 for one, other in zip(with_bound, without, strict=True))
+
+
+def test_padded_sequences(cell, inputs):
+    assert_same(cell, inputs, lengths=torch.tensor([7, 2, 4]))
+
+
+def test_another_length_compiles_nothing_new(cell, inputs, monkeypatch):
+    results(cell, inputs)
+    monkeypatch.setattr(capture, "build", None)
+    assert_same(cell, inputs[:, :1])
+    assert_same(cell, inputs.repeat(1, 3, 1), lengths=torch.tensor([1, 21, 20]))
+
+
+def test_chunks_and_a_given_state(cell, inputs):
+    whole = results(cell, inputs, compile_steps=False)[0]
+    first, state = unroll(cell, inputs[:, :3], compile_steps=True)
+    second, _ = unroll(cell, inputs[:, 3:], state, compile_steps=True)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    gradient = torch.autograd.grad(second.sum(), cell.access.interface.weight)[0]
+    _, state = unroll(cell, inputs[:, :3])
+    expected = torch.autograd.grad(unroll(cell, inputs[:, 3:], state)[0].sum(), cell.access.interface.weight)[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_gradients_and_with_checkpoints(cell, inputs):
+    """Both take the forward program that keeps nothing."""
+    with torch.no_grad():
+        outputs, _ = unroll(cell, inputs, compile_steps=True)
+        torch.testing.assert_close(outputs, unroll(cell, inputs)[0])
+    assert_same(cell, inputs, lengths=torch.tensor([7, 2, 4]), checkpoint_every=3)
+    assert not compiling._captured[cell].broken
+
+
+def test_a_parameter_changed_before_the_backward_pass_is_noticed(cell, inputs):
+    outputs, _ = unroll(cell, inputs, compile_steps=True)
+    with torch.no_grad():
+        cell.output.bias += 0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
+def test_the_second_backward_pass_is_refused_unless_the_graph_is_kept(cell, inputs):
+    outputs, _ = unroll(cell, inputs, compile_steps=True)
+    once = torch.autograd.grad(outputs.sum(), cell.output.weight, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(outputs.sum(), cell.output.weight)[0], once)
+    with pytest.raises(RuntimeError, match="second time"):
+        outputs.sum().backward()
+
+
+def test_recorded_steps_are_plain(inputs):
+    model = make_model(compile_steps=True)
+    with record(model) as trace:
+        model(inputs)
+    assert trace["cell.access.read_addressing"].shape == (BATCH, TIME, 1, 5)
+    assert model.cell not in compiling._captured
+
+
+def test_the_model_itself_stays_what_it_was(cell, inputs):
+    names = list(cell.state_dict())
+    outputs, _ = unroll(cell, inputs, compile_steps=True)
+    assert list(cell.state_dict()) == names == list(make_model().cell.state_dict())
+    for other in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+        torch.testing.assert_close(unroll(other, inputs)[0], outputs)
+
+
+class CountState(NamedTuple):
+    total: Tensor
+
+
+class Strange(Cell):
+    """A cell whose step is ``body``."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.input_size = self.output_size = 1
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.body, self.seen = body, []
+
+    def init_state(self, batch_size):
+        return CountState(torch.zeros(batch_size, 1))
+
+    def forward(self, x, state):
+        return self.body(self, x, state)
+
+
+def growing(cell, x, state):
+    total = torch.cat([state.total, cell.weight * x], 1)
+    return total.sum(1, keepdim=True), CountState(total)
+
+
+def looking(cell, x, state):
+    total = state.total + cell.weight * x * (2 if x.sum() > 0 else 1)
+    return total, CountState(total)
+
+
+def remembering(cell, x, state):
+    cell.seen.append(x.detach())
+    total = state.total + cell.weight * x * len(cell.seen)
+    return total, CountState(total)
+
+
+@pytest.mark.parametrize("body", [growing, looking, remembering])
+def test_a_step_that_cannot_be_compiled_takes_the_plain_loop_after_one_warning(body):
+    inputs = torch.randn(2, 4, 1)
+    expected, _ = unroll(Strange(body), inputs)
+    cell = Strange(body)
+    with pytest.warns(UserWarning, match="cannot compile the steps of Strange and takes the plain loop"):
+        outputs, _ = unroll(cell, inputs, compile_steps=True)
+    torch.testing.assert_close(outputs, expected)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "memnet")
+        unroll(cell, inputs, compile_steps=True)
+
+
+def test_no_compiler():
+    number = random.random()  # nobody has compiled this before
+
+    def body(cell, x, state):
+        total = state.total + number * cell.weight * x
+        return total, CountState(total)
+
+    inputs = torch.randn(2, 4, 1)
+    cell = Strange(body)
+    missing = {"cpp.cxx": (None, "no-such-compiler"), "fx_graph_cache": False}
+    with (
+        torch._inductor.config.patch(missing),
+        pytest.warns(UserWarning, match="which is slower: .*[cC]ompiler"),
+    ):
+        outputs, _ = unroll(cell, inputs, compile_steps=True)
+    torch.testing.assert_close(outputs, unroll(cell, inputs)[0])
+
+
+class Forgetful(Strange):
+    """Half of what comes in is dropped, as long as it is trained."""
+
+    def __init__(self):
+        super().__init__(lambda cell, x, state: None)
+
+    def forward(self, x, state):
+        total = state.total + self.weight * torch.nn.functional.dropout(x, 0.5, self.training)
+        return total, CountState(total)
+
+
+@pytest.mark.slow
+def test_random_numbers_are_those_of_the_plain_loop():
+    cell, inputs, found = Forgetful(), torch.ones(4, 9, 1), []
+    for compile_steps in (False, True):
+        torch.manual_seed(3)
+        found.append([*results(cell, inputs, compile_steps=compile_steps), torch.get_rng_state()])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain)
+    assert not torch.equal(found[0][0], inputs.cumsum(1))
+    cell.eval()  # a change of the module is seen
+    assert_same(cell, inputs)
+
+
+@pytest.mark.slow
+def test_batches_of_many_sizes(monkeypatch):
+    cell = make_model(controller=LSTMController).cell
+    for batch in (4, 2):
+        assert_same(cell, torch.randn(batch, 5, 3))
+    monkeypatch.setattr(capture, "build", None)
+    for batch in (5, 3, 32):
+        assert_same(cell, torch.randn(batch, 5, 3), lengths=torch.arange(batch) % 5 + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_standard_machine(heads):
+    torch.manual_seed(4)
+    cell = NTM(3, 2, 6, 4, num_read_heads=heads, num_write_heads=heads).cell
+    with kernels.disabled():
+        assert_same(cell, torch.randn(3, 9, 3), lengths=torch.tensor([9, 2, 5]))
+
+
+@pytest.mark.slow
+def test_frozen_parameters_and_inputs_without_gradients(inputs):
+    cell = make_model(controller=LSTMController).cell
+    cell.access.requires_grad_(False)
+    outputs, _ = unroll(cell, inputs, compile_steps=True)
+    outputs.sum().backward()
+    assert cell.access.interface.weight.grad is None
+    got, cell.output.weight.grad = cell.output.weight.grad, None
+    unroll(cell, inputs)[0].sum().backward()
+    torch.testing.assert_close(got, cell.output.weight.grad)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gradients_of_the_state_that_look_like_a_weight_s(batch):
+    """The products for weights are put off to the end; the state's are needed at once."""
+
+    def mixing(cell, x, state):
+        total = (cell.mix @ state.total.t()).t() + cell.weight * x
+        total = total + (x.t() @ state.total).sum() + state.total.sum(0)
+        return total.sum(1, keepdim=True), CountState(total.tanh())
+
+    cell = Strange(mixing)
+    cell.mix = torch.nn.Parameter(torch.randn(4, 4))
+    cell.init_state = lambda batch_size: CountState(torch.ones(batch_size, 4))
+    state = CountState(torch.randn(batch, 4, requires_grad=True))
+    inputs = torch.randn(batch, 6, 1)
+    assert_same(cell, inputs, state)
+    found = []
+    for compile_steps in (False, True):
+        outputs, _ = unroll(cell, inputs, state, compile_steps=compile_steps)
+        found.append(torch.autograd.grad(outputs.square().sum(), state.total)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
