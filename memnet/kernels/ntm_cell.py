@@ -131,6 +131,22 @@ def state_of(tensors: list[Tensor]) -> MemoryState:
     return MemoryState(LSTMState(*controller) if controller else None, access, reads)
 
 
+def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
+    """Whether all is standard: the cell, the call, the shapes, and float32 tensors on the device of the inputs."""
+    if not is_standard(cell) or not is_plain_call():
+        return False
+    states, listed, sizes = state_tensors(state), parameters(cell), sizes_of(cell)
+    return (
+        states is not None
+        and all(_is_plain_tensor(x, inputs.device) for x in (inputs, *states, *listed))
+        and inputs.dim() == 3
+        and 0 not in inputs.shape
+        and inputs.shape[2] == sizes.input
+        and [tuple(x.shape) for x in states] == sizes.state_shapes(len(inputs))
+        and [tuple(x.shape) for x in listed] == sizes.parameter_shapes()
+    )
+
+
 def is_plain_call() -> bool:
     """No transformation of torch's looks at or changes the single operations, which a kernel does not have."""
     return not (
@@ -159,6 +175,15 @@ def _is_standard_addressing(addressing: Any) -> bool:
         and type(addressing.inner) is ContentAddressing
         and type(addressing.inner.score) is CosineScore
         and type(addressing.inner.normalizer) is Softmax
+    )
+
+
+def _is_plain_tensor(x: Tensor | None, device: torch.device) -> bool:
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.dtype is torch.float32  # type: ignore[union-attr]
+        and x.device == device  # type: ignore[union-attr]
+        and x.layout is torch.strided  # type: ignore[union-attr]
     )
 
 

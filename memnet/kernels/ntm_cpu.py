@@ -9,20 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from memnet.functional import SHARPEN_EPS
 from memnet.kernels import build, workspace
-from memnet.kernels.ntm_cell import (
-    CellSizes,
-    is_plain_call,
-    is_standard,
-    parameters,
-    sizes_of,
-    state_of,
-    state_tensors,
-)
+from memnet.kernels.ntm_cell import CellSizes, fits_shapes, parameters, sizes_of, state_of, state_tensors
 
 SOURCE = "ntm_cpu.cpp"
 
@@ -55,19 +47,9 @@ class _Call(NamedTuple):
 
 def fits(cell: Any, inputs: Tensor, state: Any) -> bool:
     """Whether ``run`` computes what the plain loop would."""
-    if not is_standard(cell) or not is_plain_call() or torch.is_autocast_enabled("cpu"):
+    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
-    states, listed, sizes = state_tensors(state), parameters(cell), sizes_of(cell)
-    return (
-        states is not None
-        and all(map(_is_supported, (inputs, *states, *listed)))
-        and inputs.dim() == 3
-        and 0 not in inputs.shape
-        and inputs.shape[2] == sizes.input
-        and [tuple(x.shape) for x in states] == sizes.state_shapes(len(inputs))
-        and [tuple(x.shape) for x in listed] == sizes.parameter_shapes()
-        and build.load(SOURCE) is not None
-    )
+    return fits_shapes(cell, inputs, state) and build.load(SOURCE) is not None
 
 
 def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
@@ -165,15 +147,6 @@ def _segment(time: int) -> int:
     That takes less memory than to keep them all, and also less time: they would have to come from far away.
     """
     return round(time**0.5)
-
-
-def _is_supported(x: Tensor | None) -> bool:
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.dtype is torch.float32  # type: ignore[union-attr]
-        and x.device.type == "cpu"  # type: ignore[union-attr]
-        and x.layout is torch.strided  # type: ignore[union-attr]
-    )
 
 
 def _address(x: Tensor | None) -> ctypes.c_void_p | None:
