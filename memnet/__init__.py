@@ -3,28 +3,37 @@
 from memnet.access import Access, ReadAccess, ReadWriteAccess
 from memnet.addressing import (
     Addressing,
+    AllocationAddressing,
     ContentAddressing,
     HardAddressing,
+    LeastUsedAddressing,
+    LinkAddressing,
     LocationAddressing,
     MonotonicLocalAddressing,
     PredictiveLocalAddressing,
     SampledSlots,
+    SlotGate,
 )
-from memnet.cells import Cell, FeedForwardController, LSTMController, MemoryCell
+from memnet.cells import Cell, FeedForwardController, LSTMController, MemoryCell, NormalizedController
 from memnet.clipped_sgd import ClippedSGD, HalvingLR
 from memnet.ensemble import Ensemble
 from memnet.loading import load
 from memnet.models import (
+    DNC,
     GNMT,
     LSTM,
+    MANN,
     NTM,
+    SAM,
     AdjacentTying,
     AttentionDecoder,
     BagOfWords,
     Decoder,
     Encoder,
+    EntityNetwork,
     LateSoftmax,
     LayerwiseTying,
+    LearnedMask,
     MemN2N,
     PeekyDecoder,
     PlainDecoder,
@@ -40,7 +49,9 @@ from memnet.normalizers import Entmax15, GumbelStraightThrough, Hard, Normalizer
 from memnet.optim import GravesRMSprop
 from memnet.recording import Trace, record
 from memnet.reinforce import reinforce_loss
-from memnet.scores import AdditiveScore, CosineScore, DotScore, GeneralScore, ScaledDotScore, Score
+from memnet.scores import AdditiveScore, CosineScore, DotScore, GeneralScore, MaskedCosineScore, ScaledDotScore, Score
+from memnet.sparse_access import SparseAccess
+from memnet.sparse_search import ApproximateSearch, ExactSearch, Search
 from memnet.starts import (
     ConstantMemory,
     FirstSlot,
@@ -55,13 +66,18 @@ from memnet.unroll import unroll
 __version__ = "0.1.0"
 
 __all__ = [
+    "DNC",
     "GNMT",
     "LSTM",
+    "MANN",
     "NTM",
+    "SAM",
     "Access",
     "AdditiveScore",
     "Addressing",
     "AdjacentTying",
+    "AllocationAddressing",
+    "ApproximateSearch",
     "AttentionDecoder",
     "BagOfWords",
     "Cell",
@@ -73,7 +89,9 @@ __all__ = [
     "DotScore",
     "Encoder",
     "Ensemble",
+    "EntityNetwork",
     "Entmax15",
+    "ExactSearch",
     "FeedForwardController",
     "FirstSlot",
     "GeneralScore",
@@ -85,13 +103,18 @@ __all__ = [
     "LSTMController",
     "LateSoftmax",
     "LayerwiseTying",
+    "LearnedMask",
     "LearnedMemory",
     "LearnedWeights",
+    "LeastUsedAddressing",
+    "LinkAddressing",
     "LocationAddressing",
+    "MaskedCosineScore",
     "MemN2N",
     "MemoryCell",
     "MemoryStart",
     "MonotonicLocalAddressing",
+    "NormalizedController",
     "Normalizer",
     "PeekyDecoder",
     "PlainDecoder",
@@ -104,9 +127,12 @@ __all__ = [
     "SampledSlots",
     "ScaledDotScore",
     "Score",
+    "Search",
     "SentenceEncoding",
     "Seq2Seq",
+    "SlotGate",
     "Softmax",
+    "SparseAccess",
     "Sparsemax",
     "StoryReader",
     "TopK",

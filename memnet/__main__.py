@@ -12,6 +12,7 @@ COMMANDS = {
     "test": ("memnet.training.cli:run", "measure a checkpoint on the test sets, beside published numbers"),
     "predict": ("memnet.training.cli:run", "print examples and a checkpoint's answers to them"),
     "plot": ("memnet.training.plotting:run", "draw what a checkpoint answers, reads and writes"),
+    "reproduce": ("memnet.training.reproduce:run", "run a row of RESULTS.md again and say whether it holds"),
     "bench": ("memnet.bench.cli:run", "measure speed and memory, as ratios of one run"),
 }
 

@@ -167,8 +167,8 @@ class ReadWriteAccess(Access):
         self.write_addressing = write_addressing
         self.memory_start = memory_start if memory_start is not None else ConstantMemory()
         self.interface = nn.Linear(check_positive("control_size", control_size), sum(self._emission_sizes()))
-        _check_fits("write_addressing", write_addressing, num_slots, slot_size, num_write_heads)
-        _check_fits("read_addressing", read_addressing, num_slots, slot_size, num_read_heads)
+        _check_fits("write_addressing", write_addressing, num_slots, slot_size, num_write_heads, num_read_heads)
+        _check_fits("read_addressing", read_addressing, num_slots, slot_size, num_read_heads, num_write_heads)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self.memory_start(1, num_slots, slot_size, like=self.interface.weight)  # refuses a memory of another size
 
@@ -208,6 +208,9 @@ class ReadWriteAccess(Access):
         read_state = self.read_addressing.before_step(read_shared, read_state)
 
         write_weights, write_state = self.write_addressing(write_emission, memory, write_state)
+        kept = self.write_addressing.kept(write_state)
+        if kept is not None:
+            memory = memory * rearrange(kept, "batch slot -> batch slot 1")
         memory = erase_and_add(memory, write_weights, erase, add)
         write_state = self.write_addressing.after_write(write_weights, write_state)
         read_state = self.read_addressing.after_write(write_weights, read_state)
@@ -219,7 +222,9 @@ class ReadWriteAccess(Access):
         return reads, ReadWriteState(memory, write_state, read_state)
 
 
-def _check_fits(name: str, addressing: Addressing, num_slots: int, slot_size: int, num_heads: int) -> None:
+def _check_fits(
+    name: str, addressing: Addressing, num_slots: int, slot_size: int, num_heads: int, num_other_heads: int
+) -> None:
     """Tries an addressing on an empty memory, so that one that does not fit is refused where it is built.
 
     A scheme's own ValueError (sizes of its score or start) passes through with the argument's name before it.
@@ -230,7 +235,12 @@ def _check_fits(name: str, addressing: Addressing, num_slots: int, slot_size: in
         try:
             state = addressing.init_state(keys, num_heads)
             state = addressing.before_step(torch.zeros(1, addressing.shared_emit_size), state)
-            weights, _ = addressing(emission, keys, state)
+            weights, state = addressing(emission, keys, state)
+            others = torch.zeros(1, num_other_heads, num_slots)
+            if name == "write_addressing":
+                addressing.after_read(others, state)
+            else:
+                addressing.after_write(others, state)
         except ValueError as error:
             raise ValueError(f"{name} does not fit this memory: {error}") from error
     if weights.shape != (1, num_heads, num_slots):

@@ -1,6 +1,7 @@
 """Cells: one time step of a recurrent network. Controllers are cells, and so is a controller with a memory."""
 
 import abc
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from memnet.access import Access
-from memnet.checks import check_greater_than_zero, check_positive, check_size
+from memnet.checks import check_fraction, check_greater_than_zero, check_positive, check_size
 from memnet.functional import bound_gradient
 
 
@@ -109,6 +111,62 @@ class FeedForwardController(Cell):
         return x, None
 
 
+class NormalizedController(Cell):
+    """Any controller, its output brought to mean 0 and variance 1 (ADNC, Franke et al. 2018).
+
+    Ba et al. 2016, eq. 4, with learned gain and bias. What the controller itself remembers stays as it is.
+
+    Args:
+        input_size: width of the input; the network supplies it.
+        controller: makes the controller from the width of its input; ``LSTMController`` by default.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    def __init__(self, input_size: int, controller: Callable[[int], Cell] | None = None):
+        super().__init__()
+        make_controller = controller if controller is not None else LSTMController
+        self.controller = make_controller(check_positive("input_size", input_size))
+        self.input_size = input_size
+        self.output_size = self.controller.output_size
+        self.norm = nn.LayerNorm(self.output_size)
+
+    def init_state(self, batch_size: int) -> Any:
+        return self.controller.init_state(batch_size)
+
+    def forward(self, x: Float[Tensor, "batch inp"], state: Any) -> tuple[Float[Tensor, "batch out"], Any]:
+        output, state = self.controller(x, state)
+        return self.norm(output), state
+
+
+class BypassedOutput(nn.Linear):
+    """A linear map of the controller's output and of what was read, where dropout hides the former alone.
+
+    So the answer has to come from the memory (bypass dropout; ADNC, Franke, Niehues and Waibel 2018, https://arxiv.org/abs/1807.02658).
+
+    Args:
+        control_size: width of the controller's output, which comes first.
+        read_size: width of what was read.
+        output_size: width of the output.
+        dropout: the part of the controller's output that is hidden in training, in [0, 1).
+
+    Raises:
+        ValueError: ``dropout`` is out of its range.
+    """
+
+    def __init__(self, control_size: int, read_size: int, output_size: int, dropout: float):
+        super().__init__(control_size + read_size, output_size)
+        self.control_size = control_size
+        self.dropout = check_fraction("dropout", dropout)
+
+    def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch out"]:
+        if not self.training:
+            return super().forward(x)
+        control, reads = x.tensor_split([self.control_size], -1)
+        return super().forward(torch.cat([F.dropout(control, self.dropout), reads], -1))
+
+
 class MemoryState(NamedTuple):
     """State of a controller with a memory: the controller's, the memory's, and what was read last."""
 
@@ -131,13 +189,21 @@ class MemoryCell(Cell):
         max_gradient: greater than 0; on their way back through time, elements of the state's gradient that are larger
             are clipped at every step (Graves 2013, sec. 2.1). Sharpening and reading by content can magnify gradients
             at each step, and over hundreds of steps past what float32 holds. None clips nothing.
+        bypass_dropout: see ``BypassedOutput``; 0 for none.
 
     Raises:
-        ValueError: a size or ``max_gradient`` is not positive, or the controller is for inputs of another width.
+        ValueError: a size or ``max_gradient`` is not positive, ``bypass_dropout`` is not in [0, 1), or the controller
+            is for inputs of another width.
     """
 
     def __init__(
-        self, controller: Cell, access: Access, input_size: int, output_size: int, max_gradient: float | None = None
+        self,
+        controller: Cell,
+        access: Access,
+        input_size: int,
+        output_size: int,
+        max_gradient: float | None = None,
+        bypass_dropout: float = 0.0,
     ):
         super().__init__()
         self.max_gradient = max_gradient
@@ -149,7 +215,10 @@ class MemoryCell(Cell):
         check_size("controller.input_size", controller.input_size, "inputs and reads together", input_size + read_size)
         self.controller = controller
         self.access = access
-        self.output = nn.Linear(controller.output_size + read_size, output_size)
+        if check_fraction("bypass_dropout", bypass_dropout):
+            self.output: nn.Linear = BypassedOutput(controller.output_size, read_size, output_size, bypass_dropout)
+        else:
+            self.output = nn.Linear(controller.output_size + read_size, output_size)
         self.initial_reads = nn.Parameter(torch.zeros(access.num_read_heads, access.slot_size))
 
     def init_state(self, batch_size: int) -> MemoryState:

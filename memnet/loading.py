@@ -1,6 +1,7 @@
 """A trained network from a checkpoint, with neither Lightning nor pickled code."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def load(checkpoint: str | Path) -> nn.Module:
             or its weights do not fit the network.
     """
     content = read_checkpoint(checkpoint)
+    _warn_of_versions(content, checkpoint)
     network = build_network(content, checkpoint)
     check_fits(network, content, checkpoint)
     network.load_state_dict(_weights(content))
@@ -109,6 +111,17 @@ def check_fits(network: nn.Module, content: dict[str, Any], path: str | Path) ->
     for name, tensor in expected.items():
         if tensor.shape != found[name].shape:
             raise ValueError(f"{about}: {name} is {tuple(found[name].shape)} there and {tuple(tensor.shape)} here.")
+
+
+def _warn_of_versions(content: dict[str, Any], path: str | Path) -> None:
+    written = content.get("provenance", {}).get("versions", {}) if isinstance(content.get("provenance"), dict) else {}
+    # Python shows a warning of one text from one place once.
+    if written.get("torch", str(torch.__version__)) != str(torch.__version__):
+        warnings.warn(
+            f"checkpoint {path} was written with torch {written['torch']}, and this is {torch.__version__}; its "
+            "numbers may differ in their last digits.",
+            stacklevel=3,
+        )
 
 
 def _weights(content: dict[str, Any]) -> dict[str, Tensor]:

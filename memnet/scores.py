@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from memnet.checks import check_greater_than_zero, check_positive, check_size
 from memnet.functional import NORM_EPS, cosine_similarity, in_full_precision
+from memnet.functional_dnc import masked_cosine_similarity
 
 
 class Score(nn.Module, abc.ABC):
@@ -162,6 +163,36 @@ class CosineScore(Score):
     ) -> Float[Tensor, "batch head slot"]:
         query, key_strength = emission.split([self.key_size, 1], dim=-1)
         return F.softplus(key_strength) * cosine_similarity(query.tanh(), keys, self.eps)
+
+
+class MaskedCosineScore(Score):
+    """beta D(k o m, M(i) o m): cosine similarity over the parts of a slot that the head wants to compare.
+
+    Without a mask a head that looks for some of what a slot holds must know the rest as well, for that counts too
+    (Csordas and Schmidhuber 2019, "Masking"). A head emits what ``CosineScore`` wants, then the mask m = sigmoid(.).
+
+    Args:
+        key_size: width of a memory slot.
+        eps: added to squared norms, > 0; slots much shorter than its root are similar to nothing.
+
+    Raises:
+        ValueError: ``key_size`` is not positive, or ``eps`` is not a finite number greater than 0; in forward, if the
+            keys have another width.
+    """
+
+    def __init__(self, key_size: int, eps: float = NORM_EPS):
+        super().__init__(key_size)
+        self.eps = check_greater_than_zero("eps", eps)
+
+    @property
+    def emit_size(self) -> int:
+        return 2 * self.key_size + 1
+
+    def compare(
+        self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
+    ) -> Float[Tensor, "batch head slot"]:
+        query, key_strength, mask = emission.split([self.key_size, 1, self.key_size], dim=-1)
+        return F.softplus(key_strength) * masked_cosine_similarity(query.tanh(), mask.sigmoid(), keys, self.eps)
 
 
 @in_full_precision

@@ -5,12 +5,16 @@ from .babi import Babi, BabiEnsemble
 from .base import Evaluation, SequenceBatch, Task
 from .copy import Copy
 from .date import Date
+from .graph_traversal import GraphTraversal
 from .ngrams import NGrams
+from .one_shot import OneShot
 from .pair_set import PairBatch
 from .pairs import PairTask
 from .priority_sort import PrioritySort
 from .repeat_copy import RepeatCopy
+from .shortest_path import ShortestPath
 from .translation import Translation
+from .vector_sort import VectorSort
 
 __all__ = [
     "AssociativeRecall",
@@ -19,12 +23,16 @@ __all__ = [
     "Copy",
     "Date",
     "Evaluation",
+    "GraphTraversal",
     "NGrams",
+    "OneShot",
     "PairBatch",
     "PairTask",
     "PrioritySort",
     "RepeatCopy",
     "SequenceBatch",
+    "ShortestPath",
     "Task",
     "Translation",
+    "VectorSort",
 ]

@@ -8,11 +8,12 @@ import numpy as np
 from memnet.checks import check_positive
 
 from .base import SequenceBatch, check_order
+from .curriculum import GrowingTask
 from .sampling import Draws, Sampler
-from .sequence import SequenceTask, place, to_batch
+from .sequence import place, to_batch
 
 
-class AssociativeRecall(SequenceTask):
+class AssociativeRecall(GrowingTask):
     """Shown a list of items and then one of them again, answer with the item that followed it in the list.
 
     An item is ``item_length`` random bit vectors, with an item delimiter to its left and to its right. Neighbours share
@@ -79,6 +80,9 @@ class AssociativeRecall(SequenceTask):
         place(question, self.item_length + 2, into=inputs, start=close + 1)
         mask = place(items[row, query + 1], self.item_length, into=targets, start=answer)
         return to_batch(inputs, targets, mask, steps)
+
+    def up_to(self, longest: int) -> Sampler:
+        return partial(self.sample, num_items=(self.min_items, max(self.min_items, longest)))
 
     def ladder(self) -> dict[str, Sampler]:
         """The numbers of items of the paper's figure 11."""

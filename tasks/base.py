@@ -38,12 +38,15 @@ class Evaluation(NamedTuple):
         outputs: what the model answered (logits, symbols, or a NamedTuple of several), for pictures and for printing.
         answers: the model's answer and the right one as texts, one pair for each sequence, where there is something
             that can only be measured over a whole set (see ``Task.corpus_metrics``).
+        loss_count: how many things the loss is the mean over, where that is not the same in every batch, such as
+            symbols; several processes then weigh their losses by it. None where every process has equally many.
     """
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, " batch"]]
     outputs: Any
     answers: list[tuple[str, str]] | None = None
+    loss_count: Int64[Tensor, ""] | None = None
 
 
 class Task(pl.LightningDataModule, abc.ABC):

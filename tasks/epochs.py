@@ -62,10 +62,14 @@ class Shuffled:
         num_items: n, the size of the set.
         batch_size: items in a batch over all processes: batch b holds positions [b * batch_size, (b + 1) * batch_size).
         key: the stream, ``tasks.sampling.stream_key(ORDER, seed)``.
+        groups: which group each item belongs to, if those of a group are to follow one another in their own order. A
+            group may begin in one batch and end in the next.
     """
 
-    def __init__(self, num_items: int, batch_size: int, key: np.ndarray) -> None:
+    def __init__(self, num_items: int, batch_size: int, key: np.ndarray, groups: np.ndarray | None = None) -> None:
         self._num_items = check_positive("num_items", num_items)
+        self._groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self._num_groups = 0 if self._groups is None else int(self._groups.max()) + 1
         self._batch_size = check_positive("batch_size", batch_size)
         self._key = key
         self._orders: dict[int, np.ndarray] = {}
@@ -79,7 +83,10 @@ class Shuffled:
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 self._orders.pop(min(self._orders))
-            self._orders[epoch] = np.argsort(random_words(self._key, epoch, 0, self._num_items), kind="stable")
+            ranks = random_words(self._key, epoch, 0, self._num_items if self._groups is None else self._num_groups)
+            if self._groups is not None:
+                ranks = ranks[self._groups]
+            self._orders[epoch] = np.argsort(ranks, kind="stable")
         return self._orders[epoch]
 
     def items(self, batch: int) -> np.ndarray:

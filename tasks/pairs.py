@@ -186,8 +186,11 @@ class PairTask(Task):
                 "nats": nats.detach().sum(1),
                 "symbol_accuracy": ((best == labels) & real).sum(1) / real.sum(1),
             }
-        loss = total / real.sum()
-        return Evaluation(loss, metrics, best) if model.training else self._written(model, batch, loss, metrics)
+        count = real.sum()
+        loss = total / count
+        if model.training:
+            return Evaluation(loss, metrics, best, loss_count=count)
+        return self._written(model, batch, loss, metrics)._replace(loss_count=count)
 
     def _written(
         self, model: nn.Module, batch: PairBatch, loss: Tensor, metrics: dict[str, Float[Tensor, " batch"]]

@@ -10,6 +10,7 @@ import memnet
 import tasks
 from memnet.__main__ import main
 from memnet.models.encoder_decoder import EncoderDecoder
+from memnet.training.cli import build
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -101,3 +102,35 @@ def test_a_config_says_how_it_is_run_and_what_to_expect(config):
     content = yaml.safe_load(text)
     assert content.keys() >= {"seed_everything", "model", "data", "trainer"}
     assert content["model"].keys() >= {"network", "optimizer"}
+
+
+SWEEPS = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("last", [False, True])
+def test_the_flags_of_a_sweep_are_accepted(sweep, last, monkeypatch):
+    """As an agent writes them: ``--key=value`` for each parameter, after the command."""
+    monkeypatch.chdir(sweep.parents[2])
+    content = yaml.safe_load(sweep.read_text())
+    program, *words = content["command"]
+    assert program == "${program}" and words.pop() == "${args}" and words[0] == "fit"
+    flags = []
+    for name, parameter in content["parameters"].items():
+        choices = parameter.get("values") or [parameter["min"], parameter["max"]]
+        flags.append(f"--{name}={choices[-1 if last else 0]}")
+    config = words[words.index("--config") + 1]
+    parsed = yaml.safe_load(Path(config).read_text())
+    keys = {flag.partition("=")[0].removeprefix("--"): flag.partition("=")[2] for flag in flags}
+    cli = build(_with(parsed, keys), run=False)
+    assert cli.model.network is not None and cli.datamodule.batch_size in (1, 8)
+
+
+def _with(config, keys):
+    for key, value in keys.items():
+        *parents, name = key.split(".")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = yaml.safe_load(value)
+    return {name: config[name] for name in ("model", "data", "trainer", "seed_everything")}

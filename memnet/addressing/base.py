@@ -19,8 +19,8 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
     kept on the module: that is what lets a sequence be cut into chunks, checkpointed, vmapped or handed to a kernel.
 
     One step of a memory calls, in this order: ``before_step`` of the write and the read addressing; ``forward`` of the
-    write addressing; the write; ``after_write`` of both; ``forward`` of the read addressing over the written memory;
-    the read; ``after_read`` of both.
+    write addressing; the write, into what its ``kept`` leaves of the memory; ``after_write`` of both; ``forward`` of
+    the read addressing over the written memory; the read; ``after_read`` of both.
 
     ``memnet.testing.check_addressing`` checks a scheme against everything said here.
     """
@@ -58,6 +58,14 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
     def before_step(self, shared_emission: Float[Tensor, "batch shared"], state: StateT) -> StateT:
         """Called once a step, before any head addresses. Default: unchanged."""
         return state
+
+    def kept(self, state: StateT) -> Float[Tensor, "batch slot"] | None:
+        """How much of what each slot holds is left when this step's write begins, from 0 to 1. Default: None, for all.
+
+        For a writer that lets go of slots: the memory is multiplied by it (de-allocation, Csordas and Schmidhuber
+        2019). Asked of the write addressing alone, with the state that its ``forward`` has returned.
+        """
+        return None
 
     @abc.abstractmethod
     def forward(

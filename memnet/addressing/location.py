@@ -54,6 +54,9 @@ class LocationAddressing(Addressing[LocationState]):
     def before_step(self, shared_emission: Float[Tensor, "batch shared"], state: LocationState) -> LocationState:
         return state._replace(inner=self.inner.before_step(shared_emission, state.inner))
 
+    def kept(self, state: LocationState) -> Float[Tensor, "batch slot"] | None:
+        return self.inner.kept(state.inner)
+
     def forward(
         self,
         emission: Float[Tensor, "batch head emit"],

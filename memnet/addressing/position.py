@@ -95,6 +95,9 @@ class LocalAddressing(Addressing[LocalState], abc.ABC):
     def before_step(self, shared_emission: Float[Tensor, "batch shared"], state: LocalState) -> LocalState:
         return state._replace(inner=self.inner.before_step(shared_emission, state.inner))
 
+    def kept(self, state: LocalState) -> Float[Tensor, "batch slot"] | None:
+        return self.inner.kept(state.inner)
+
     def forward(
         self,
         emission: Float[Tensor, "batch head emit"],

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memnet.kernels import memn2n_cpu, ntm_cpu
+from memnet.kernels import entity_network, link_cpu, memn2n_cpu, ntm_cpu, ntm_cuda
 
 Kernel = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
@@ -32,18 +32,24 @@ def disabled() -> Iterator[None]:
 def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     """The kernel that can run ``cell`` over ``inputs`` from ``state``, or None for the plain loop.
 
-    There is one, for the Neural Turing Machine on the CPU: a ``MemoryCell`` of an ``LSTMController`` or
-    ``FeedForwardController`` and a ``ReadWriteAccess`` whose heads all use ``LocationAddressing`` around
-    ``ContentAddressing(CosineScore, Softmax)``, in float32. It steps aside for anything else: a subclass (its equations
-    may be others), another dtype or device, hooks (somebody watches the steps), autocast, compilation, ``torch.func``.
-    So it does where no C++ compiler is found, after one warning.
+    There is one for the Neural Turing Machine on the CPU and one on NVIDIA GPUs: for a ``MemoryCell`` of an
+    ``LSTMController`` or ``FeedForwardController`` and a ``ReadWriteAccess`` whose heads all use ``LocationAddressing``
+    around ``ContentAddressing(CosineScore, Softmax)``, in float32. They step aside for anything else: a subclass (its
+    equations may be others), another dtype, hooks (somebody watches the steps), autocast, compilation, ``torch.func``.
+    So they do where no C++ compiler is found, or the GPU's kernel does not run, after one warning.
+
+    The GPU's kernel needs Triton (which comes with PyTorch for CUDA) and takes memories of up to
+    ``ntm_cuda.MAX_MEMORY`` numbers and ``ntm_cuda.MAX_SHIFTS`` shifts. It is compiled when it is first used.
 
     Returns:
         A function ``(cell, inputs, state, lengths) -> (outputs, state)``.
     """
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None
-    return ntm_cpu.run if ntm_cpu.fits(cell, inputs, state) else None
+    for kernel in (ntm_cpu, ntm_cuda):
+        if kernel.fits(cell, inputs, state):
+            return kernel.run
+    return None
 
 
 def find_memory_network(model: Any, *inputs: Tensor) -> Callable[..., Tensor] | None:
@@ -59,3 +65,29 @@ def find_memory_network(model: Any, *inputs: Tensor) -> Callable[..., Tensor] | 
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None
     return memn2n_cpu.run if len(inputs) == 2 and memn2n_cpu.fits(model, *inputs) else None
+
+
+def find_link(*tensors: Tensor) -> Any:
+    """What takes a step of the DNC's temporal link forwards and backwards, or None for torch's own operations.
+
+    There is one, in float32 on the CPU. It steps aside for compilation and ``torch.func``.
+
+    Returns:
+        A module with ``step`` and ``step_back``.
+    """
+    if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
+        return None
+    return link_cpu if link_cpu.fits(*tensors) else None
+
+
+def find_entity_network(model: Any) -> Callable[[Any, Tensor], Tensor] | None:
+    """What reads stories for a ``memnet.EntityNetwork`` on any device, or None for the model's own loop.
+
+    It steps aside for hooks (somebody watches the steps), compilation and ``torch.func``.
+
+    Returns:
+        A function ``(model, story) -> memory``.
+    """
+    if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
+        return None
+    return entity_network.run if entity_network.fits(model) else None

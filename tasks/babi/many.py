@@ -15,7 +15,7 @@ from memnet.checks import check_positive
 from memnet.ensemble import Ensemble
 
 from ..base import Evaluation, Task
-from ..epochs import InOrder, ItemBatches, Schedule, Shuffled
+from ..epochs import InOrder, ItemBatches, Schedule
 from ..sampling import TRAIN
 from .encode import Encoded, StoryBatch
 from .report import mean_and_failed, other_rows, published_errors, published_rows
@@ -206,7 +206,7 @@ class BabiEnsemble(Task):
         encoded, groups, _ = self.train_set()
         tasks = (0,) if self.joint else self.babi.tasks
         orders: list[tuple[np.ndarray, Schedule]] = [
-            (items, Shuffled(len(items), self.babi.batch_size, _key(self.babi.seed, restart, task)))
+            (items, self.babi.training_order(encoded, items, _key(self.babi.seed, restart, task)))
             for items, task in zip(groups, tasks, strict=True)
             for restart in range(self.restarts)
         ]

@@ -77,6 +77,23 @@ def priority_sort(steps, num_bits, num_inputs, num_outputs):
     return answer([[0] * num_bits] * num_inputs, best)
 
 
+def vector_sort(steps, num_bits):
+    silence, vectors = copy(steps, num_bits)[0], []
+    for step in steps:
+        if step[num_bits] == 1:
+            break
+        vectors.append(step[:num_bits])
+    spoken = []
+    while vectors:
+        smallest = vectors[0]
+        for vector in vectors:
+            if int("".join(str(int(bit)) for bit in vector), 2) < int("".join(str(int(bit)) for bit in smallest), 2):
+                smallest = vector
+        vectors.remove(smallest)
+        spoken.append(smallest)
+    return answer(silence[: len(spoken) + 1], spoken)
+
+
 def answer(silence, spoken):
     """Targets of steps that do not count, followed by those that do."""
     return silence + spoken, [False] * len(silence) + [True] * len(spoken)

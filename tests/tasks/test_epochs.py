@@ -51,6 +51,25 @@ def test_an_order_is_uniform():
     assert ((counts - 800) ** 2 / 800).sum() < 40
 
 
+def test_groups_stay_together_and_are_shuffled():
+    groups = np.array([5, 5, 9, 9, 9, 2, 7, 7])
+    schedule = Shuffled(8, 3, KEY, groups)
+    flat = list(itertools.chain(*take(schedule, 8 * 200)))
+    orders = set()
+    for first in range(0, 8 * 600, 8):
+        epoch = flat[first : first + 8]
+        assert sorted(epoch) == list(range(8))
+        runs = [list(run) for _, run in itertools.groupby(epoch, key=lambda item: groups[item])]
+        assert sorted(runs) == [[0, 1], [2, 3, 4], [5], [6, 7]]
+        orders.add(tuple(run[0] for run in runs))
+    assert orders == set(itertools.permutations([0, 2, 5, 6]))  # all 24 ways in 600 epochs
+
+
+def test_groups_of_one_are_plainly_shuffled():
+    assert take(Shuffled(37, 10, KEY, np.arange(37)[::-1]), 2) != take(Shuffled(37, 10, KEY), 2)
+    assert take(Shuffled(37, 10, KEY, np.arange(37)), 20) == take(Shuffled(37, 10, KEY), 20)
+
+
 @every_schedule
 def test_batches_are_a_function_of_the_key(make):
     assert take(make(), 50) == take(make(), 50)

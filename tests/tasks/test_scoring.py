@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 import tasks
-from tasks import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, Task
+from tasks import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, Task, VectorSort
 from tasks.sequence import SequenceTask
 
-EVERY = [Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort]
+EVERY = [Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort, VectorSort]
 every_task = pytest.mark.parametrize("kind", EVERY)
 
 
@@ -178,7 +178,14 @@ def test_a_model_of_other_sizes_is_refused(kind):
 
 def test_sizes_are_the_papers():
     sizes = {kind: (kind().input_size, kind().output_size) for kind in EVERY}
-    assert sizes == {Copy: (9, 8), RepeatCopy: (9, 9), AssociativeRecall: (8, 6), NGrams: (1, 1), PrioritySort: (9, 8)}
+    assert sizes == {
+        Copy: (9, 8),
+        RepeatCopy: (9, 9),
+        AssociativeRecall: (8, 6),
+        NGrams: (1, 1),
+        PrioritySort: (9, 8),
+        VectorSort: (9, 8),
+    }
 
 
 SIZES = {
@@ -187,6 +194,7 @@ SIZES = {
     AssociativeRecall: ["min_items", "max_items", "item_length", "num_bits"],
     NGrams: ["length", "context"],
     PrioritySort: ["num_inputs", "num_outputs", "num_bits"],
+    VectorSort: ["min_length", "max_length", "num_bits"],
 }
 SHARED = ["batch_size", "eval_batch_size", "num_val", "num_test"]
 
@@ -213,6 +221,8 @@ def test_sizes_below_one_are_refused(kind, name, value):
         (NGrams, {"length": 5}, "length is 5, but must be larger than context, which is 5"),
         (NGrams, {"context": 11}, "context is 11, but must be at most 10"),
         (PrioritySort, {"num_outputs": 21}, "num_outputs is 21, but must not be larger than num_inputs, which is 20"),
+        (VectorSort, {"min_length": 21}, "min_length is 21, but must not be larger than max_length, which is 20"),
+        (VectorSort, {"num_bits": 63}, "num_bits is 63, but must be at most 62"),
         (Copy, {"seed": -1}, "seed is -1, but must be a whole number of at least 0"),
         (Copy, {"seed": 1.5}, "seed is 1.5, but must be a whole number of at least 0"),
     ],

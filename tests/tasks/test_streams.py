@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy
+from tasks import (
+    AssociativeRecall,
+    Copy,
+    GraphTraversal,
+    NGrams,
+    PrioritySort,
+    RepeatCopy,
+    ShortestPath,
+    VectorSort,
+)
 from tasks.sampling import EXAMPLES_PER_CHUNK, TEST, TRAIN, VALIDATION, BatchStream, Draws, stream_key
 
 SMALL = [
@@ -16,6 +25,9 @@ SMALL = [
     (AssociativeRecall, {"max_items": 4}),
     (NGrams, {"length": 30}),
     (PrioritySort, {"num_inputs": 5, "num_outputs": 3}),
+    (VectorSort, {"max_length": 5}),
+    (GraphTraversal, {"max_nodes": 6, "max_degree": 3, "max_path": 3}),
+    (ShortestPath, {"max_nodes": 6, "max_degree": 3, "max_path": 3, "num_planning": 1}),
 ]
 every_task = pytest.mark.parametrize("kind, arguments", SMALL, ids=[kind.__name__ for kind, _ in SMALL])
 
@@ -79,7 +91,7 @@ def test_every_epoch_of_a_fixed_set_is_the_same(kind, arguments):
 @every_task
 def test_train_validation_and_test_are_disjoint(kind, arguments):
     large = {"num_val": 200, "num_test": 200, "batch_size": 100}
-    if kind is Copy or kind is RepeatCopy:
+    if kind in (Copy, RepeatCopy, VectorSort):
         arguments = {"min_length": 10}
     elif kind is AssociativeRecall:
         arguments = {"min_items": 6}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy
+from tasks import AssociativeRecall, Copy, NGrams, PrioritySort, RepeatCopy, VectorSort
 from tasks.ngrams import optimal_probabilities
 from tasks.sampling import Draws, stream_key
 from tests.reference import tasks as slow
@@ -77,6 +77,14 @@ def test_priority_sort_moves_whole_rows(arguments):
     )
 
 
+@pytest.mark.parametrize(
+    "arguments", [{}, {"num_bits": 2}, {"min_length": 1, "max_length": 1, "num_bits": 1}, {"num_bits": 62}]
+)
+def test_sort_moves_whole_vectors_into_the_order_of_their_values(arguments):
+    task = VectorSort(**arguments)
+    check_batch(task.sample(draws(60)), lambda steps: slow.vector_sort(steps, task.num_bits))
+
+
 @pytest.mark.parametrize("arguments", [{}, {"length": 3, "context": 1}, {"length": 40, "context": 3}])
 def test_ngrams_target_is_the_next_input(arguments):
     task = NGrams(**arguments)
@@ -99,6 +107,7 @@ def test_every_rung_of_every_ladder_has_its_size():
         AssociativeRecall: {f"{n} items": 4 * n + 9 for n in (6, 10, 15, 20)},
         NGrams: {"200 bits": 199},
         PrioritySort: {"20 to 16": 36},
+        VectorSort: {f"length {n}": 2 * n + 1 for n in (10, 20, 30)},
     }
     for kind, expected in lengths.items():
         task = kind(num_test=5, eval_batch_size=3)
@@ -120,7 +129,7 @@ def test_ladder_rungs_are_correct_far_beyond_training():
 
 
 def test_published_numbers_belong_to_rungs():
-    for kind in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort):
+    for kind in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort, VectorSort):
         task = kind()
         assert set(task.published()) <= set(task.test_names)
     assert AssociativeRecall().published()["15 items"]["wrong_bits, paper NTM-LSTM"] == 4.7

@@ -151,6 +151,17 @@ def test_the_order_depends_on_the_seed_and_nothing_else(small):
     assert questions(take(other.train_dataloader(), 4)) != first
 
 
+def test_questions_of_a_story_can_follow_one_another(small):
+    encoded, items, _ = small.train_set()
+    by_story = Babi(**SMALL, by_story=True)
+    order = by_story.training_order(encoded, items, np.array([1, 2], np.uint64)).order(0)
+    stories = encoded.starts[items][order]
+    assert len(list(itertools.groupby(stories))) == len(set(stories.tolist())) > 5
+    assert stories.tolist() != sorted(stories.tolist())
+    plain, together = (questions(take(task.train_dataloader(), 27)) for task in (small, by_story))  # 4 epochs of 54
+    assert sorted(plain) == sorted(together) and plain != together
+
+
 def test_resume_continues_exactly(small):
     whole = take(small.train_dataloader(), 20)
     for consumed in (1, 6, 7, 13):
