@@ -113,13 +113,41 @@ def check_symbols(name: str, symbols: Int64[Tensor, "batch time"], vocab_size: i
     """
     if symbols.dim() != 2 or 0 in symbols.shape:
         raise ValueError(f"{name} has shape {tuple(symbols.shape)}, but must be (batch, time), none of them 0.")
-    if symbols.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{name} has dtype {symbols.dtype}, but must hold symbols' numbers (torch.int64).")
-    if symbols.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(number) for number in symbols.aminmax())
+    _check_numbers(name, symbols, vocab_size, "symbol")
+
+
+def check_story(
+    story: Int64[Tensor, "*member batch sentence word"], question: Int64[Tensor, "*member batch asked"], vocab_size: int
+) -> None:
+    """Stories and the questions about them, also with one more axis in front, as in an ``Ensemble``.
+
+    Raises:
+        ValueError: they have another form or number of axes, are empty, or hold (looked at on the CPU only) a word that
+            is not from 0 to ``vocab_size - 1``.
+    """
+    shapes = tuple(story.shape), tuple(question.shape)
+    if story.dim() < 3 or 0 in story.shape or 0 in question.shape or shapes[0][:-2] != shapes[1][:-1]:
+        raise ValueError(
+            f"story has shape {shapes[0]} and question {shapes[1]}, but they must be (batch, sentence, word) and "
+            "(batch, word), none of them 0."
+        )
+    _check_numbers("story", story, vocab_size, "word")
+    _check_numbers("question", question, vocab_size, "word")
+
+
+def _check_numbers(name: str, numbers: Tensor, vocab_size: int, kind: str) -> None:
+    if numbers.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} has dtype {numbers.dtype}, but must hold {kind}s' numbers (torch.int64).")
+    if numbers.device.type == "cpu" and _may_look():
+        low, high = (int(number) for number in numbers.aminmax())
         if low < 0 or high >= vocab_size:
             wrong = low if low < 0 else high
-            raise ValueError(f"{name} holds symbol {wrong}, but must hold numbers from 0 to {vocab_size - 1} only.")
+            raise ValueError(f"{name} holds {kind} {wrong}, but must hold numbers from 0 to {vocab_size - 1} only.")
+
+
+def _may_look() -> bool:
+    """Whether the numbers in a tensor can be asked for: not while torch only follows the operations."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def check_source(

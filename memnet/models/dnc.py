@@ -2,21 +2,17 @@
 memory", Nature 538 (2016), https://www.nature.com/articles/nature20101."""
 
 from collections.abc import Callable
-from typing import Any
-
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
 
 from memnet.access import ReadWriteAccess
 from memnet.addressing import Addressing, AllocationAddressing, ContentAddressing, LinkAddressing
 from memnet.cells import Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
+from memnet.models.unrolled import UnrolledModel
 from memnet.scores import CosineScore, MaskedCosineScore
 from memnet.starts import ConstantMemory, MemoryStart
-from memnet.unroll import unroll
 
 
-class DNC(nn.Module):
+class DNC(UnrolledModel):
     """A controller with a memory that it writes where there is room and reads in the order of writing, or by content.
 
     Called like ``torch.nn.LSTM`` with ``batch_first=True``; its outputs are logits. As in ``NTM`` keys and what is
@@ -77,9 +73,8 @@ class DNC(nn.Module):
         max_gradient: float | None = None,
         compile_steps: bool = False,
     ):
-        super().__init__()
-        self.input_size = check_positive("input_size", input_size)
-        self.output_size = check_positive("output_size", output_size)
+        check_positive("input_size", input_size)
+        check_positive("output_size", output_size)
         for name, size in [
             ("num_slots", num_slots),
             ("slot_size", slot_size),
@@ -107,17 +102,5 @@ class DNC(nn.Module):
             num_write_heads,
             memory_start if memory_start is not None else ConstantMemory(0.0),
         )
-        self.cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient, bypass_dropout)
-        if checkpoint_every is not None:
-            check_positive("checkpoint_every", checkpoint_every)
-        self.checkpoint_every = checkpoint_every
-        self.compile_steps = compile_steps
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "batch time inp"],
-        state: Any = None,
-        lengths: Int64[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time out"], Any]:
-        """Logits for every step, and the state after each sequence's last step (see ``memnet.unroll``)."""
-        return unroll(self.cell, inputs, state, lengths, self.checkpoint_every, self.compile_steps)
+        cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient, bypass_dropout)
+        super().__init__(cell, checkpoint_every, compile_steps)

@@ -10,9 +10,9 @@ from memnet import kernels
 from memnet.access import ReadAccess
 from memnet.addressing import ContentAddressing
 from memnet.addressing.gate import SlotGate
-from memnet.checks import check_greater_than_zero, check_positive
+from memnet.checks import check_greater_than_zero, check_positive, check_story
 from memnet.functional_entity import candidate, gated_add, prelu
-from memnet.models.story_encoding import NULL, SentenceEncoding
+from memnet.models.story_encoding import NULL, SentenceEncoding, with_null
 from memnet.scores import DotScore
 
 
@@ -146,22 +146,7 @@ class EntityNetwork(nn.Module):
         Raises:
             ValueError: see ``forward``.
         """
-        shapes = tuple(story.shape), tuple(question.shape)
-        if story.dim() != 3 or question.dim() != 2 or 0 in (*shapes[0], *shapes[1]) or len(story) != len(question):
-            raise ValueError(
-                f"story has shape {shapes[0]} and question {shapes[1]}, but they must be (batch, sentence, word) and "
-                "(batch, word), none of them 0."
-            )
-        for name, words in {"story": story, "question": question}.items():
-            if words.dtype is not torch.int64:
-                raise ValueError(f"{name} has dtype {words.dtype}, but must hold words' numbers (torch.int64).")
-            if words.device.type == "cpu" and _may_look():
-                low, high = (int(word) for word in words.aminmax())
-                if low < 0 or high >= self.vocab_size:
-                    raise ValueError(
-                        f"{name} holds word {low if low < 0 else high}, but must hold numbers from 0 to "
-                        f"{self.vocab_size - 1} only."
-                    )
+        check_story(story, question, self.vocab_size)
 
     def encode_sentences(self, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
         """The vectors of a story's sentences.
@@ -172,8 +157,7 @@ class EntityNetwork(nn.Module):
         return self._encode(self.sentence_encoding, ids)
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
-        with_null = F.pad(self.words, (0, 0, 1, 0))
-        return encoding(F.embedding(ids, with_null), ids != NULL)
+        return encoding(F.embedding(ids, with_null(self.words)), ids != NULL)
 
     def _step(
         self,
@@ -202,8 +186,3 @@ class EntityNetwork(nn.Module):
             )
             memory = memory.lerp(new, rearrange(told, "batch 1 -> batch 1 1").to(memory))
         return memory
-
-
-def _may_look() -> bool:
-    """Whether the numbers in a tensor can be asked for: not while torch only follows the operations."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None

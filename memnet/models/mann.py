@@ -1,21 +1,17 @@
 """The memory-augmented network with least recently used access: Santoro et al. 2016, https://arxiv.org/abs/1605.06065."""
 
 from collections.abc import Callable
-from typing import Any
-
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
 
 from memnet.access import ReadWriteAccess
 from memnet.addressing import ContentAddressing, LeastUsedAddressing
 from memnet.cells import Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
+from memnet.models.unrolled import UnrolledModel
 from memnet.scores import CosineScore
 from memnet.starts import MemoryStart
-from memnet.unroll import unroll
 
 
-class MANN(nn.Module):
+class MANN(UnrolledModel):
     """A controller with a memory that is read by content and written where it was read last or is used least.
 
     Called like ``torch.nn.LSTM`` with ``batch_first=True``; its outputs are logits. Each head reads and writes. In the
@@ -60,9 +56,8 @@ class MANN(nn.Module):
         max_gradient: float | None = None,
         compile_steps: bool = False,
     ):
-        super().__init__()
-        self.input_size = check_positive("input_size", input_size)
-        self.output_size = check_positive("output_size", output_size)
+        check_positive("input_size", input_size)
+        check_positive("output_size", output_size)
         check_positive("slot_size", slot_size)
         check_positive("num_heads", num_heads)
         make_controller = controller if controller is not None else LSTMController
@@ -77,17 +72,5 @@ class MANN(nn.Module):
             num_heads,
             memory_start,
         )
-        self.cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient)
-        if checkpoint_every is not None:
-            check_positive("checkpoint_every", checkpoint_every)
-        self.checkpoint_every = checkpoint_every
-        self.compile_steps = compile_steps
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "batch time inp"],
-        state: Any = None,
-        lengths: Int64[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time out"], Any]:
-        """Logits for every step, and the state after each sequence's last step (see ``memnet.unroll``)."""
-        return unroll(self.cell, inputs, state, lengths, self.checkpoint_every, self.compile_steps)
+        cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient)
+        super().__init__(cell, checkpoint_every, compile_steps)

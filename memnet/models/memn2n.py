@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from memnet import kernels
 from memnet.access import ReadAccess
 from memnet.addressing import ContentAddressing
-from memnet.checks import check_greater_than_zero, check_positive
+from memnet.checks import check_greater_than_zero, check_positive, check_story
 from memnet.functional import SlotMask, masked_softmax, per_head
-from memnet.models.story_encoding import NULL, PositionEncoding, SentenceEncoding, add_empty, ages, num_empty
+from memnet.models.story_encoding import NULL, PositionEncoding, SentenceEncoding, add_empty, ages, num_empty, with_null
 from memnet.normalizers import Normalizer, Softmax
 from memnet.scores import DotScore
 
@@ -228,7 +228,7 @@ class MemN2N(nn.Module):
         if self.layout.answer is None:
             assert self.answers is not None
             return self.answers
-        return _with_null(self.words[self.layout.answer])[: self.num_answers]
+        return with_null(self.words[self.layout.answer])[: self.num_answers]
 
     def draw(
         self,
@@ -259,32 +259,17 @@ class MemN2N(nn.Module):
         Raises:
             ValueError: see ``forward``.
         """
-        shapes = tuple(story.shape), tuple(question.shape)
-        if story.dim() < 3 or 0 in story.shape or 0 in question.shape or shapes[0][:-2] != shapes[1][:-1]:
-            raise ValueError(
-                f"story has shape {shapes[0]} and question {shapes[1]}, but they must be (batch, sentence, word) and "
-                "(batch, word), none of them 0."
-            )
+        check_story(story, question, self.vocab_size)
         if story.shape[-2] > self.num_sentences:
             raise ValueError(
                 f"story holds {story.shape[-2]} sentences, but the model's num_sentences is {self.num_sentences}: "
                 "leave out the oldest."
             )
-        for name, words in {"story": story, "question": question}.items():
-            if words.dtype is not torch.int64:
-                raise ValueError(f"{name} has dtype {words.dtype}, but must hold words' numbers (torch.int64).")
-            if words.device.type == "cpu" and _may_look():
-                low, high = (int(word) for word in words.aminmax())
-                if low < 0 or high >= self.vocab_size:
-                    raise ValueError(
-                        f"{name} holds word {low if low < 0 else high}, but must hold numbers from 0 to "
-                        f"{self.vocab_size - 1} only."
-                    )
 
     def _encode(
         self, matrix: Float[Tensor, "words emb"], ids: Int64[Tensor, "*batch word"]
     ) -> Float[Tensor, "*batch emb"]:
-        return self.sentence_encoding(F.embedding(ids, _with_null(matrix)), ids != NULL)
+        return self.sentence_encoding(F.embedding(ids, with_null(matrix)), ids != NULL)
 
     def _fill(
         self,
@@ -293,15 +278,5 @@ class MemN2N(nn.Module):
         story: Int64[Tensor, "batch sentence word"],
         age: Int64[Tensor, "batch sentence"],
     ) -> Float[Tensor, "batch slot emb"]:
-        sentences = self._encode(words, story) + F.embedding(age, _with_null(times))
+        sentences = self._encode(words, story) + F.embedding(age, with_null(times))
         return F.pad(sentences, (0, 0, 0, self.num_sentences - story.shape[1]))
-
-
-def _with_null(matrix: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows+1 emb"]:
-    """The matrix with the row of zeros that belongs to number 0."""
-    return F.pad(matrix, (0, 0, 1, 0))
-
-
-def _may_look() -> bool:
-    """Whether the numbers in a tensor can be asked for: not while torch only follows the operations."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None

@@ -1,21 +1,17 @@
 """The Neural Turing Machine: Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401."""
 
 from collections.abc import Callable
-from typing import Any
-
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
 
 from memnet.access import ReadWriteAccess
 from memnet.addressing import Addressing, ContentAddressing, LocationAddressing
 from memnet.cells import Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
+from memnet.models.unrolled import UnrolledModel
 from memnet.scores import CosineScore
 from memnet.starts import MemoryStart
-from memnet.unroll import unroll
 
 
-class NTM(nn.Module):
+class NTM(UnrolledModel):
     """A controller with a memory that it reads and writes by content and by location.
 
     Called like ``torch.nn.LSTM`` with ``batch_first=True``; its outputs are logits.
@@ -65,9 +61,8 @@ class NTM(nn.Module):
         max_gradient: float | None = None,
         compile_steps: bool = False,
     ):
-        super().__init__()
-        self.input_size = check_positive("input_size", input_size)
-        self.output_size = check_positive("output_size", output_size)
+        check_positive("input_size", input_size)
+        check_positive("output_size", output_size)
         for name, size in [
             ("num_slots", num_slots),
             ("slot_size", slot_size),
@@ -91,17 +86,5 @@ class NTM(nn.Module):
             num_write_heads,
             memory_start,
         )
-        self.cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient)
-        if checkpoint_every is not None:
-            check_positive("checkpoint_every", checkpoint_every)
-        self.checkpoint_every = checkpoint_every
-        self.compile_steps = compile_steps
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "batch time inp"],
-        state: Any = None,
-        lengths: Int64[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time out"], Any]:
-        """Logits for every step, and the state after each sequence's last step (see ``memnet.unroll``)."""
-        return unroll(self.cell, inputs, state, lengths, self.checkpoint_every, self.compile_steps)
+        cell = MemoryCell(controller_cell, access, input_size, output_size, max_gradient)
+        super().__init__(cell, checkpoint_every, compile_steps)

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from memnet.checks import check_greater_than_zero
 
@@ -78,6 +79,15 @@ class PositionEncoding(SentenceEncoding):
     ) -> Float[Tensor, "*batch emb"]:
         weights = self.weights(*vectors.shape[-2:]).to(vectors)
         return reduce(vectors * weights[present.sum(-1)], "... word emb -> ... emb", "sum")
+
+
+def with_null(matrix: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows+1 emb"]:
+    """The matrix with the row of zeros that belongs to number 0: as no parameter, nothing can change it.
+
+    Args:
+        matrix: the rows of the other numbers.
+    """
+    return F.pad(matrix, (0, 0, 1, 0))
 
 
 def ages(present: Bool[Tensor, "batch sentence"]) -> Int64[Tensor, "batch sentence"]:

@@ -6,9 +6,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.checks import check_positive, check_symbols
-
-NULL = 0
+from memnet.checks import check_positive, check_story
+from memnet.models.story_encoding import NULL
 
 
 class StoryReader(nn.Module):
@@ -93,14 +92,7 @@ class StoryReader(nn.Module):
         return words.gather(1, words_first)[:, : int(lengths.max())], lengths
 
     def _check(self, story: Tensor, question: Tensor) -> None:
-        shapes = tuple(story.shape), tuple(question.shape)
-        if story.dim() != 3 or question.dim() != 2 or 0 in shapes[0] + shapes[1] or len(story) != len(question):
-            raise ValueError(
-                f"story has shape {shapes[0]} and question {shapes[1]}, but they must be (batch, sentence, word) and "
-                "(batch, word), none of them 0."
-            )
-        check_symbols("story", rearrange(story, "batch sentence word -> batch (sentence word)"), self.vocab_size)
-        check_symbols("question", question, self.vocab_size)
+        check_story(story, question, self.vocab_size)
         if question.device.type == "cpu" and not torch.compiler.is_compiling():
             wordless = (question == NULL).all(1)
             if wordless.any():
