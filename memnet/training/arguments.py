@@ -1,6 +1,7 @@
 """What a command line leaves unsaid, and how it differs from the configuration in a checkpoint."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 
 from memnet.loading import read_checkpoint
+from memnet.training.runs import newest_checkpoint
 from tasks.base import Task
 
 
@@ -48,7 +50,12 @@ def complete(arguments: list[str]) -> list[str]:
             "leak into classes that the second swaps in."
         )
     if configs:
-        name = _stored_name(configs[0]) or Path(configs[0]).stem
+        stored = _stored(configs[0])
+        name = stored.get("name") or Path(configs[0]).stem
+        if checkpoints and checkpoints[-1] in ("last", "best"):
+            names, folders = _values(flags, "--name"), _values(flags, "--run_dir")
+            parent = Path([stored.get("run_dir") or "runs", *folders][-1], [name, *names][-1])
+            flags = _with_newest(command, flags, parent, checkpoints[-1])
         return [command, "--name", name, *flags]
     if any("help" in flag or flag == "-h" for flag in flags):
         return arguments
@@ -91,13 +98,31 @@ def _values(flags: list[str], *names: str) -> list[str]:
     return found
 
 
-def _stored_name(config: str) -> str | None:
-    """The name in a configuration that an earlier run has saved."""
+def _stored(config: str) -> dict[str, Any]:
+    """What a configuration file says; nothing where it cannot be read, and then the parser will say what is wrong."""
     try:
         content = yaml.safe_load(Path(config).read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        return None  # the parser will say what is wrong
-    return content.get("name") if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _with_newest(command: str, flags: list[str], parent: Path, kind: str) -> list[str]:
+    """The flags with ``last`` or ``best`` replaced by that checkpoint of the newest run that has one."""
+    kept: list[str] = []
+    skip = False
+    for flag in flags:
+        name, equals, _ = flag.partition("=")
+        if not skip and name != "--ckpt_path":
+            kept.append(flag)
+        skip = name == "--ckpt_path" and not equals
+    newest = newest_checkpoint(parent, kind)
+    if newest is not None:
+        return [*kept, "--ckpt_path", str(newest)]
+    if command != "fit":
+        raise UsageError(f"ckpt_path is {kind}, but no run in {parent} has a {kind}.ckpt.")
+    print(f"note: no run in {parent} has a {kind}.ckpt yet, so training starts from the beginning", file=sys.stderr)
+    return kept
 
 
 def stored_config(checkpoint: dict[str, Any]) -> dict[str, Any]:

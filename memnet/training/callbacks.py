@@ -1,9 +1,7 @@
 """What happens around training: checkpoints, stopping when solved, exact resuming, clean interrupts."""
 
 import math
-import os
 import random
-import shutil
 import signal
 import sys
 import threading
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -21,13 +20,15 @@ from memnet.checks import check_positive
 from memnet.training.averaging import AveragedWeights
 from memnet.training.experiment import Experiment, NonFiniteError
 from memnet.training.runs import RunFolder
+from memnet.training.writing import WholeCheckpoints, write_whole
 
 
 class Checkpoints(Checkpoint):
     """Keeps ``best.ckpt``, chosen by the task's monitor, and ``last.ckpt``, from which training can go on.
 
-    Both are replaced as a whole or not at all. The best one has no optimiser state. The last one is also written when
-    training is interrupted or fails, but never with parameters that a NaN has reached.
+    Both are replaced as a whole or not at all, and a disk that is full costs that checkpoint only. The best one has no
+    optimiser state. The last one is also written when training is interrupted or fails. Neither is ever written with
+    parameters that a NaN has reached.
 
     Args:
         run: where the checkpoints go.
@@ -52,6 +53,12 @@ class Checkpoints(Checkpoint):
         self.best_value = state_dict["best_value"]
         self.best_sequences = state_dict["best_sequences"]
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Sees to it that what is saved in this run, by whomever, is saved whole."""
+        # Strategies that spread a checkpoint over several files have a way of their own.
+        if stage == "fit" and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
+
     def carry_over(self, checkpoint: Path) -> None:
         """Copies the best checkpoint of the run that is resumed, until a better one is found.
 
@@ -60,8 +67,7 @@ class Checkpoints(Checkpoint):
         """
         best = checkpoint.parent / self.run.best.name
         if best.is_file():
-            self.run.checkpoints.mkdir(exist_ok=True)
-            shutil.copyfile(best, self.run.best)
+            write_whole(self.run.best, best.read_bytes())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the best and the last checkpoint."""
@@ -75,15 +81,14 @@ class Checkpoints(Checkpoint):
         value = float(trainer.callback_metrics[monitor])
         if not math.isfinite(value):
             raise NonFiniteError(f"{monitor} became {value} at step {trainer.global_step}.")
-        if value < self.best_value:
+        if value < self.best_value and self._save_best(trainer, pl_module):
             self.best_value, self.best_sequences = value, pl_module.sequences
-            self._save_best(trainer, pl_module)
-        self._save(trainer, self.run.last)
+        self._save(trainer, pl_module, self.run.last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last checkpoint, and the best one if there was no validation to choose it."""
-        self._save(trainer, self.run.last)
-        if not self.run.best.exists():
+        self._save(trainer, pl_module, self.run.last)
+        if not trainer.strategy.broadcast(self.run.best.exists()):
             self._save_best(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -95,23 +100,27 @@ class Checkpoints(Checkpoint):
         # With several processes all must save together, and only a signal reaches them all.
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         if trainer.state.fn == "fit" and trainer.global_step > 0 and together and not spoilt:
-            self._save(trainer, self.run.last)
+            self._save(trainer, pl_module, self.run.last)
 
-    def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         # The weights that were validated. Lightning asks callbacks about whole checkpoints only.
         with ExitStack() as stack:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, AveragedWeights):
                     stack.enter_context(callback.applied(pl_module))
-            self._save(trainer, self.run.best, weights_only=True)
+            return self._save(trainer, pl_module, self.run.best, weights_only=True)
+        raise AssertionError("no context above swallows an exception")
 
     @staticmethod
-    def _save(trainer: pl.Trainer, path: Path, weights_only: bool = False) -> None:
-        # Lightning writes to the system's temporary folder first, and from there to another disk is a copy.
-        part = path.with_suffix(".part")
-        trainer.save_checkpoint(part, weights_only=weights_only)
-        if trainer.is_global_zero:
-            os.replace(part, path)
+    def _save(trainer: pl.Trainer, pl_module: pl.LightningModule, path: Path, weights_only: bool = False) -> bool:
+        """Whether it was written."""
+        for name, parameter in pl_module.named_parameters():
+            if not parameter.isfinite().all():
+                raise NonFiniteError(
+                    f"{name} holds NaN or infinity at step {trainer.global_step}, so {path.name} stays what it was."
+                )
+        trainer.save_checkpoint(path, weights_only=weights_only)
+        return not trainer.strategy.broadcast(getattr(trainer.strategy.checkpoint_io, "failed", False))
 
 
 class StopWhenSolved(Callback):
@@ -170,7 +179,12 @@ class ResumeExactly(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the random generators and the count of batches."""
-        checkpoint["random_state"] = random_state()
+        own = random_state()
+        checkpoint["random_state"] = own
+        if trainer.world_size > 1:
+            states: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, own)
+            checkpoint["random_state"], checkpoint["random_states"] = states[0], states
         checkpoint["batches_consumed"] = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
 
     def on_load_checkpoint(
@@ -178,10 +192,23 @@ class ResumeExactly(Callback):
     ) -> None:
         """Sets where the training stream begins."""
         if trainer.state.fn == "fit" and "batches_consumed" in checkpoint:
-            self._random_state = checkpoint["random_state"]
+            states = checkpoint.get("random_states", [checkpoint["random_state"]])
+            same = len(states) == trainer.world_size
+            self._random_state = states[trainer.global_rank] if same else None
+            if not same and trainer.is_global_zero:
+                print(
+                    f"note: the checkpoint is of {len(states)} processes and these are {trainer.world_size}, so random "
+                    "numbers, such as dropout's, begin anew",
+                    file=sys.stderr,
+                )
             self._resumed = True
             assert isinstance(pl_module, Experiment)
             pl_module.task.batches_consumed = checkpoint["batches_consumed"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives every process but the first random numbers of its own: they begin with the same seed."""
+        if trainer.global_rank > 0 and self._random_state is None:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

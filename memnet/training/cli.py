@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -22,10 +22,13 @@ from memnet.training.arguments import HelpFormatter, UsageError, complete, diffe
 from memnet.training.callbacks import Checkpoints, CleanInterrupt, ResumeExactly, StopWhenSolved
 from memnet.training.errors import one_sentence
 from memnet.training.experiment import Experiment
+from memnet.training.health import NumericalHealth
 from memnet.training.progress import Progress
+from memnet.training.provenance import changes, provenance
 from memnet.training.report import print_examples, print_metrics, print_summary, write_table
 from memnet.training.runs import MetricsFile, RunFolder
-from memnet.training.tracking import finish, log_pictures, wandb_logger
+from memnet.training.telemetry import Telemetry
+from memnet.training.tracking import finish, log_checkpoint, log_pictures, log_table, run_id_of, wandb_logger
 from tasks.base import Task
 
 # Sizes and steps are the experiment's; these hold for every one.
@@ -113,6 +116,12 @@ class MemnetCLI(LightningCLI):
         )
         parser.add_argument("--solved_for", type=int, default=1, help="At so many validations in a row.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to start from.")
+        parser.add_argument(
+            "--health",
+            type=Literal["stop", "roll_back", "off"],
+            default="stop",
+            help="What to do when a loss or gradient is NaN or explodes: stop, or go back to last.ckpt.",
+        )
         parser.add_argument("--wandb", type=bool, default=False, help="Log to Weights & Biases as well.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -183,7 +192,16 @@ class MemnetCLI(LightningCLI):
         steps = self.checkpoint["global_step"] if self.checkpoint is not None else 0
         if 0 <= trainer_config.max_steps <= steps:
             raise UsageError(f"trainer.max_steps is {trainer_config.max_steps}, but training begins at step {steps}.")
+        if str(trainer_config.strategy).endswith(("_fork", "_spawn", "_notebook")):
+            raise UsageError(
+                f"trainer.strategy is {trainer_config.strategy}, whose processes keep what they learn to themselves; "
+                "use ddp."
+            )
         experiment.run_name = self._get(self.config, "name") or "run"
+        experiment.provenance = provenance(self._get(self.config, "seed_everything"), task)
+        if self.checkpoint is not None:
+            for change in changes(self.checkpoint.get("provenance"), experiment.provenance):
+                print(f"note: {change}", file=sys.stderr)
         self.run_folder = RunFolder.create(self._get(self.config, "run_dir"), experiment.run_name)
         try:
             return self._fit_trainer(self.run_folder, trainer_config)
@@ -195,15 +213,22 @@ class MemnetCLI(LightningCLI):
         self.stop = StopWhenSolved(self.solved_at, self._get(self.config, "solved_for"))
         self.interrupt = CleanInterrupt()
         self.checkpoints = Checkpoints(run)
+        own = _as_list(trainer_config.callbacks)
+        health = self._get(self.config, "health")
+        if health != "off" and not any(isinstance(each, NumericalHealth) for each in own):
+            own.append(NumericalHealth(health))
         # Resuming comes first, as it puts right what the others look at.
-        callbacks = [ResumeExactly(), *_as_list(trainer_config.callbacks), self.stop, self.interrupt, self.checkpoints]
+        callbacks = [ResumeExactly(), *own, self.stop, self.interrupt, self.checkpoints]
         if trainer_config.enable_progress_bar is not False:
             callbacks.append(Progress())
         loggers: list[Logger] = [MetricsFile(run), *_as_list(trainer_config.logger)]
         if trainer_config.logger is False:
             loggers = []
         if self._get(self.config, "wandb"):
-            loggers.append(wandb_logger(run))
+            tracked = wandb_logger(run, run_id_of(self.checkpoint))
+            self.model.provenance["wandb"] = tracked.version
+            loggers.append(tracked)
+            callbacks.append(Telemetry())
         trainer = super().instantiate_trainer(
             logger=loggers,
             callbacks=callbacks,
@@ -215,7 +240,7 @@ class MemnetCLI(LightningCLI):
             if self.checkpoint is not None:
                 self._carry_over(loggers)
         for each in loggers:
-            each.log_hyperparams(self.config_dump)
+            each.log_hyperparams(self.config_dump | {"provenance": self.model.provenance})
         return trainer
 
     def _carry_over(self, loggers: list[Logger]) -> None:
@@ -248,6 +273,7 @@ class MemnetCLI(LightningCLI):
             finally:
                 print_summary(self.model, run, self.stop, self.checkpoints, list(pictures.values()))
         log_pictures(self.trainer.loggers, pictures)
+        log_checkpoint(self.trainer.loggers, run.best, {"config": self.config_dump} | self.model.provenance)
         finish(self.trainer.loggers)
 
     def _draw(self, run: RunFolder) -> dict[str, Path]:
@@ -266,7 +292,11 @@ class MemnetCLI(LightningCLI):
     def test(self, **kwargs: Any) -> None:
         """Prints the table of the test sets and writes it beside the checkpoint."""
         self._evaluate(self.trainer.test, kwargs | {"verbose": False})
-        write_table(self.trainer.callback_metrics, self.datamodule, Path(self._get(self.config, "ckpt_path")))
+        path = Path(self._get(self.config, "ckpt_path"))
+        rows = write_table(self.trainer.callback_metrics, self.datamodule, path)
+        run = RunFolder.of_checkpoint(path)
+        if self._get(self.config, "wandb") and run is not None:
+            log_table(run, run_id_of(self.checkpoint), rows)
 
     def predict(self, **kwargs: Any) -> None:
         """Prints the examples, or the answer to what was typed."""

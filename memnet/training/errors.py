@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _MANY = 12
+# Of more classes than these none is named, and of fewer the first ones: a sentence must stay one.
+_CLASSES, _SHOWN = 24, 7
 
 
 def one_sentence(message: str, known_keys: Iterable[str] = ()) -> str:
@@ -152,7 +154,7 @@ def _arguments_of(class_path: str) -> list[str]:
 
 
 def _implementations(base: str) -> list[str]:
-    """Class paths of the public classes of memnet and tasks that can stand for ``base``; none if there are many."""
+    """Class paths of the first public classes of memnet and tasks that fit where ``base`` does; none if many do."""
     paths = []
     for module in ("memnet", "tasks"):
         classes = dict(_classes_in(module))
@@ -160,7 +162,7 @@ def _implementations(base: str) -> list[str]:
             lineage = [parent.__name__ for parent in inspect.getmro(found)]
             if base in lineage and not inspect.isabstract(found):
                 paths.append(f"{module}.{name}")
-    return paths if len(paths) <= _MANY else []
+    return paths[:_SHOWN] if len(paths) <= _CLASSES else []
 
 
 def _nearest(name: str, candidates: list[str]) -> str | None:

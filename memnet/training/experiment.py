@@ -11,10 +11,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from tasks.base import Evaluation, Task
+
+# Attributes that are set at every step and hold neither modules nor parameters.
+_PLAIN = frozenset({"_current_fx_name", "latest_loss", "gradient_norm", "_latest", "sequences", "_unsettled"})
 
 
 class NonFiniteError(ValueError):
@@ -32,6 +36,11 @@ class Experiment(pl.LightningModule):
         network: the model that is trained.
         optimizer: makes the optimiser from the parameters; ``torch.optim.Adam`` with learning rate 1e-3 by default.
         scheduler: makes the learning-rate scheduler from the optimiser. It is stepped once after every training step.
+
+    Attributes:
+        watched: whether a callback looks at every loss and gradient (``memnet.training.NumericalHealth``).
+        latest_loss: of the last training batch.
+        gradient_norm: of this step before clipping, where somebody has computed it.
     """
 
     def __init__(
@@ -51,17 +60,23 @@ class Experiment(pl.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.run_name: str | None = None
+        self.provenance: dict[str, Any] = {}
         self.sequences = 0
+        self._unsettled = 0
         self.seconds = 0.0
         self._pending: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self._latest: tuple[Tensor, dict[str, Tensor]] = (torch.zeros(()), {})
+        self.watched = False
+        self.latest_loss = torch.zeros(())
+        self.gradient_norm: Tensor | None = None
+        self._latest: dict[str, Tensor] | None = None
         self._written: dict[str, Tensor] = {}
         self._answers: dict[str, list[tuple[str, str]]] = {}
+        self._totals: dict[str, Tensor] = {}
         self._started = time.monotonic()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook some forty times a step, and a module's own way of setting is slow.
-        if name == "_current_fx_name":
+        if name in _PLAIN:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -105,8 +120,9 @@ class Experiment(pl.LightningModule):
         ]
         self._written_step = self.trainer.global_step
         self._task = self.task
+        self.gradient_norm = None
         # Where reading the loss makes nobody wait: an accelerator would, and so would the other processes.
-        self._check_every_step = self.device.type == "cpu" and self.trainer.world_size == 1
+        self._check_every_step = self.device.type == "cpu" and self.trainer.world_size == 1 and not self.watched
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The task's loss. Metrics are kept as they are: Lightning's ``self.log`` costs more than a small model."""
@@ -116,38 +132,90 @@ class Experiment(pl.LightningModule):
             if _is_finite(batch):
                 raise
             # The network has seen it, but knows no step.
-            raise self._non_finite(math.nan, batch, self.trainer.global_step + 1) from error
-        loss = evaluation.loss.detach()
-        if self._check_every_step and not math.isfinite(loss.item()):
-            raise self._non_finite(loss, batch, self.trainer.global_step + 1)
-        self._latest = (loss, evaluation.metrics)
-        return evaluation.loss
+            if not self.watched:
+                raise self._non_finite(math.nan, batch, self.trainer.global_step + 1) from error
+            # Who watches says so, after all processes have exchanged their gradients: none may leave on its own.
+            loss = math.nan * torch.stack([each.sum() for each in self.network.parameters()]).sum()
+            self.latest_loss, self._latest = loss.detach(), None
+            return loss
+        loss = evaluation.loss
+        if evaluation.loss_count is not None and self.trainer.world_size > 1:
+            # Gradients are averaged over processes as if each had as many symbols as the others.
+            total = self.trainer.strategy.reduce(evaluation.loss_count.clone(), reduce_op="sum")
+            loss = loss * (evaluation.loss_count * self.trainer.world_size / total)
+        self.latest_loss = loss.detach()
+        if self._check_every_step and not math.isfinite(self.latest_loss.item()):
+            raise self._non_finite(self.latest_loss, batch, self.trainer.global_step + 1)
+        self._latest = evaluation.metrics
+        return loss
 
     # Lightning asks for the signature anew at every step.
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts sequences, and every ``log_every_n_steps`` writes the means since the last time."""
-        self._pending.append(self._latest)
-        self.sequences += _num_sequences(self._latest[1]) * self.trainer.world_size
+        if self._latest is not None:
+            self._pending.append((self.latest_loss, self._latest))
+            own = _num_sequences(self._latest)
+            self.sequences += own * self.trainer.world_size
+            self._unsettled += own
         every, step = self.trainer.log_every_n_steps, self.trainer.global_step  # type: ignore[attr-defined]
         # When gradients are accumulated, several batches end at the same step.
-        if every and step % every == 0 and step != self._written_step:
+        if every and step % every == 0 and step != self._written_step and self._pending:
             self._written_step = step
             self._log_training(batch)
         elif not every and len(self._pending) >= 1000:
             self._pending.clear()
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as Lightning does, but by the norm that was already computed where there is one."""
+        norm = self.gradient_norm
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def leave_out(self) -> None:
+        """The batch at hand is not learned from, so it does not count."""
+        self._latest = None
+
+    def forget_pending(self) -> None:
+        """Drops the metrics that were not written yet, as training went back to before them."""
+        self._pending.clear()
+
     def _log_training(self, batch: Any) -> None:
         self._written = self.running_means()
+        means = {f"train/{name}": float(mean) for name, mean in self._means_of_all().items()}
         self._pending.clear()
-        reduce = self.trainer.strategy.reduce
-        means = {f"train/{name}": float(reduce(mean, reduce_op="mean")) for name, mean in self._written.items()}
+        self._settle()
         if not math.isfinite(means["train/loss"]):
             raise self._non_finite(means["train/loss"], batch, self.trainer.global_step)
         if self.make_scheduler is not None:
             means["lr"] = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self._write(means)
+
+    def _means_of_all(self) -> dict[str, Tensor]:
+        """The means over all processes, of which one may have a sequence more than another."""
+        if self.trainer.world_size == 1:
+            return self._written
+        own = self._gathered()
+        parts = torch.stack([torch.stack([each.sum(), each.new_tensor(len(each))]) for each in own.values()])
+        sums, counts = self.trainer.strategy.reduce(parts.double(), reduce_op="sum").unbind(1)
+        return dict(zip(own, sums / counts, strict=True))
+
+    def _settle(self) -> None:
+        """Counts sequences exactly, where a process may have had one more or less than the first."""
+        if self.trainer.world_size > 1 and self._unsettled:
+            own = torch.tensor(float(self._unsettled), device=self.device, dtype=torch.float64)
+            total = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+            self.sequences += int(total.item()) - self._unsettled * self.trainer.world_size
+        self._unsettled = 0
 
     def running_means(self) -> dict[str, Tensor]:
         """Means over the sequences since metrics were last written, or those; empty before the first step."""
@@ -188,6 +256,11 @@ class Experiment(pl.LightningModule):
         self._log_evaluation("val", evaluation)
         return evaluation
 
+    def on_validation_epoch_start(self) -> None:
+        """Forgets what an interrupted validation has left."""
+        self._totals.clear()
+        self._answers.clear()
+
     def on_validation_epoch_end(self) -> None:
         """Adds what the task measures over the whole validation set."""
         self._log_corpus()
@@ -210,29 +283,36 @@ class Experiment(pl.LightningModule):
     def _log_evaluation(self, prefix: str, evaluation: Evaluation) -> None:
         if self.trainer.received_sigterm and self.trainer.state.fn != "fit":
             raise SIGTERMException  # fit stops at the end of a step; Lightning's other loops would run to their end
-        means = {f"{prefix}/{name}": values.float().mean() for name, values in evaluation.metrics.items()}
-        self.log_dict(
-            {f"{prefix}/loss": evaluation.loss} | means,
-            on_step=False,
-            on_epoch=True,
-            batch_size=_num_sequences(evaluation.metrics),
-            sync_dist=True,
-            logger=False,
-            add_dataloader_idx=False,
-        )
+        sequences = _num_sequences(evaluation.metrics)
+        counts = dict.fromkeys(evaluation.metrics, sequences)
+        counts["loss"] = sequences if evaluation.loss_count is None else int(evaluation.loss_count)
+        sums = {name: values.detach().to(self._wide).sum() for name, values in evaluation.metrics.items()}
+        sums["loss"] = evaluation.loss.detach().to(self._wide) * counts["loss"]
+        for name, total in sums.items():
+            part = torch.stack([total, total.new_tensor(counts[name])])
+            key = f"{prefix}/{name}"
+            self._totals[key] = self._totals[key] + part if key in self._totals else part
         if evaluation.answers is not None:
             self._answers.setdefault(prefix, []).extend(evaluation.answers)
 
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
     def _log_corpus(self) -> None:
+        """Logs means over all processes, and what is no mean. Lightning's own rounds the counts that it divides by."""
+        totals, self._totals = self._totals, {}
+        sums, counts = self.trainer.strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum").unbind(1)
+        means = dict(zip(totals, (sums / counts).tolist(), strict=True))
+        self.log_dict(means, logger=False)
         answers, self._answers = self._answers, {}
         for prefix, own in answers.items():
             parts: list[Any] = [own]
             if self.trainer.world_size > 1:
                 parts = [None] * self.trainer.world_size
                 torch.distributed.all_gather_object(parts, own)
-            measured = self.trainer.callback_metrics.items()
-            means = {key.removeprefix(f"{prefix}/"): float(x) for key, x in measured if key.startswith(f"{prefix}/")}
-            metrics = self.task.corpus_metrics([answer for part in parts for answer in part], means)
+            short = {key.removeprefix(f"{prefix}/"): x for key, x in means.items() if key.startswith(f"{prefix}/")}
+            metrics = self.task.corpus_metrics([answer for part in parts for answer in part], short)
             self.log_dict({f"{prefix}/{name}": float(value) for name, value in metrics.items()}, logger=False)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[str]:
@@ -243,7 +323,10 @@ class Experiment(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps how far training has come."""
+        if self.trainer.state.fn == "fit":
+            self._settle()
         checkpoint["run_name"] = self.run_name
+        checkpoint["provenance"] = self.provenance
         checkpoint["pending_metrics"] = self._gathered() if self._pending else {}
         checkpoint["sequences"] = self.sequences
         checkpoint["seconds"] = self.elapsed() if self.trainer.state.fn == "fit" else self.seconds

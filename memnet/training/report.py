@@ -54,8 +54,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def write_table(metrics: Mapping[str, Any], task: Task, checkpoint: Path) -> None:
-    """Prints the table of the test sets, and writes it as the next free ``test_<k>.csv`` of the checkpoint's run.
+def write_table(metrics: Mapping[str, Any], task: Task, checkpoint: Path) -> list[dict[str, Any]]:
+    """Prints the table of the test sets, writes it as the next free ``test_<k>.csv`` of its run, and returns it.
 
     Args:
         metrics: ``test/<name>/<metric>`` to its value.
@@ -69,7 +69,7 @@ def write_table(metrics: Mapping[str, Any], task: Task, checkpoint: Path) -> Non
     run = RunFolder.of_checkpoint(checkpoint)
     if run is None:
         print("not written to a file, as the checkpoint lies in no run folder")
-        return
+        return rows
     try:
         for number in itertools.count():
             try:
@@ -78,11 +78,12 @@ def write_table(metrics: Mapping[str, Any], task: Task, checkpoint: Path) -> Non
                     writer.writeheader()
                     writer.writerows({"checkpoint": checkpoint.name} | row for row in rows)
                 print(f"written to {_short(Path(file.name))}")
-                return
+                return rows
             except FileExistsError:
                 continue
     except OSError as error:
         print(f"not written to a file: {error}")
+    return rows
 
 
 def print_metrics(metrics: Mapping[str, Any], prefix: str = "val/") -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ class RunFolder:
             self.path.rmdir()
 
 
+def newest_checkpoint(parent: Path, kind: str = "last") -> Path | None:
+    """The checkpoint of the newest run of an experiment that has one, or None.
+
+    Args:
+        parent: the folder of the experiment's runs, ``<run_dir>/<name>``.
+        kind: ``last`` or ``best``.
+    """
+    for number in sorted((int(digits) for digits in _versions(parent)), reverse=True):
+        found = parent / f"version_{number}" / "checkpoints" / f"{kind}.ckpt"
+        if found.is_file():
+            return found
+    return None
+
+
 def _versions(parent: Path) -> Iterable[str]:
     names = (path.name.removeprefix("version_") for path in parent.glob("version_*"))
     return (name for name in names if name.isdecimal())
@@ -95,10 +110,27 @@ class MetricsFile(CSVLogger):
 
     def __init__(self, run: RunFolder):
         super().__init__(save_dir=run.path.parent.parent, name=run.path.parent.name, version=run.path.name)
+        self.run_metrics = run.metrics
+        self._complained = False
         _ = self.experiment  # made while the folder is empty: of files in it Lightning warns that it will delete them
 
     def log_hyperparams(self, params: Any = None) -> None:
         """Nothing: the run's ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes what was logged; on a disk that is full it is kept until there is room."""
+        path = self.run_metrics
+        size = path.stat().st_size if path.is_file() else 0
+        try:
+            super().save()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)  # half a row would spoil those after it
+            if not self._complained:
+                self._complained = True
+                reason = error.strerror or error
+                print(f"note: {path} could not be written ({reason}); it is tried again", file=sys.stderr)
 
     @rank_zero_only
     def carry_over(self, metrics: Path, last_step: int) -> None:

@@ -171,3 +171,68 @@ class SpellingCopy(tasks.Copy):
             raise ValueError(f"--input is {text!r}, but must be a number.")
         batch = next(iter(self.val_dataloader()))
         return tasks.SequenceBatch(*(part[: int(text)] for part in batch))
+
+
+class Spoil(pl.Callback):
+    """Plants a number into the training: a parameter, a gradient, or the training batch.
+
+    Args:
+        where: ``parameter``, ``gradient`` or ``batch``.
+        step: at which step, counted from 1.
+        value: what is planted.
+        name: of the parameter; the last one that matches.
+        rank: in which process.
+    """
+
+    def __init__(self, where: str, step: int, value: float = float("nan"), name: str = "answer", rank: int = 0):
+        self.where, self.step, self.value, self.name, self.rank = where, step, value, name, rank
+
+    def _plant(self, where: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Tensor | None:
+        if (where, self.step, self.rank) != (self.where, trainer.global_step + 1, trainer.global_rank):
+            return None
+        return [each for name, each in pl_module.named_parameters() if self.name in name][-1]
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *rest: Any) -> None:
+        parameter = self._plant("parameter", trainer, pl_module)
+        if parameter is not None:
+            parameter.data.view(-1)[0] = self.value
+        if self._plant("batch", trainer, pl_module) is not None:
+            batch.inputs[0, 0, 0] = self.value
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        parameter = self._plant("gradient", trainer, pl_module)
+        if parameter is not None:
+            assert parameter.grad is not None
+            parameter.grad.view(-1)[0] = self.value
+
+
+class Overflowing(Dropping):
+    """Its layer ``middle`` answers infinity from its fifth training step on, or has a NaN gradient.
+
+    Args:
+        backwards: whether only the gradient goes wrong.
+    """
+
+    def __init__(self, input_size: int, output_size: int, backwards: bool = False):
+        super().__init__(input_size, output_size)
+        self.middle = Middle(backwards)
+
+    def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        hidden, state = self.recurrent(inputs, state)
+        return self.answer(self.middle(self.drop(hidden))), state
+
+
+class Middle(nn.Module):
+    """See ``Overflowing``."""
+
+    def __init__(self, backwards: bool):
+        super().__init__()
+        self.backwards = backwards
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.steps += self.training
+        if self.steps < 5 or not self.training:
+            return hidden
+        # The root's slope at 0 is infinite, and 0 times that is NaN.
+        return hidden + 0 * (hidden - hidden).sqrt() if self.backwards else hidden * float("inf")

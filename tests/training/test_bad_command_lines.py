@@ -156,7 +156,7 @@ def test_nan_where_the_loss_is_only_read_to_be_logged(tiny, write, exit_code, ca
     monkeypatch.setattr(Experiment, "on_train_start", as_on_an_accelerator)
     init_args = {"input_size": 4, "output_size": 3}
     tiny["model"]["network"] = {"class_path": "tests.training.standins.Diverging", "init_args": init_args}
-    assert exit_code("fit", "--config", write(tiny)) == 1
+    assert exit_code("fit", "--config", write(tiny), "--health", "off") == 1
     assert "loss became" in (error := capsys.readouterr().err) and "at step 6 (24 sequences)" in error
     last = torch.load("runs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 4

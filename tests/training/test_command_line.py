@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -200,11 +201,33 @@ def test_wandb_is_one_flag_and_offline_without_a_key(tiny, write, exit_code, mon
     command = ["wandb", "leet", "inspect", "--summary", "--json", str(logged)]
     summary = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     assert summary["config"]["model"]["network"]["class_path"] == "memnet.NTM"
+    come_from = summary["config"].pop("provenance")
+    assert come_from["versions"]["torch"] == str(torch.__version__) and come_from["seed"] == 1
     assert summary["config"] == yaml.safe_load(Path("runs/tiny/version_0/config.yaml").read_text())
     last = read_metrics("runs/tiny/version_0/metrics.csv")[-1]
     assert last["val/bits"] == pytest.approx(summary["summary"]["val/bits"])
     pictures = {path.name.rsplit("_", 2)[0] for path in logged.rglob("*.png")}
-    assert pictures == {"example_length_10", "weights_length_10", "learning_curve"}
+    assert pictures >= {"example_length_10", "weights_length_10", "learning_curve"}
+    validation = {path.name.rsplit("_", 2)[0] for path in (logged / "files/media/images/validation").glob("*.png")}
+    assert validation == {"example", "weights"}
+    found = summary["summary"]
+    assert found["gradient_norm"] > 0 and found["lr"] == 0.01 and found["memory/host"] > 10
+    for head in ("read", "write"):
+        name = f"heads/cell.access.{head}_addressing/0"
+        assert 0 < found[f"{name}/entropy"] < math.log(6) and 1 / 6 < found[f"{name}/sharpness"] < 1
+    # Going on and testing are in the same run.
+    run_id = logged.name.rpartition("-")[2]
+    last = "runs/tiny/version_0/checkpoints/last.ckpt"
+    resumed = ["--ckpt_path", last, "--wandb", "true", "--trainer.max_steps", "9"]
+    assert exit_code("fit", "--config", config, *resumed) is None
+    assert [path.name.rpartition("-")[2] for path in Path("runs/tiny/version_1/wandb").glob("offline-run-*")] == [
+        run_id
+    ]
+    assert exit_code("test", "--ckpt_path", last, "--wandb", "true") is None
+    tested = {path.name.rpartition("-")[2] for path in Path("runs/tiny/version_0/wandb").glob("offline-run-*")}
+    assert tested == {run_id}
+    assert list(Path("runs/tiny/version_0/wandb").rglob("test_*.table.json"))
+    assert b"checkpoint-" + run_id.encode() in next(logged.glob("*.wandb")).read_bytes()
 
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
