@@ -72,12 +72,17 @@ def _compare(checkpoints: Sequence[str], out: str | None, text: str | None) -> N
         if type(task) is not type(tasks[0]):
             kinds = type(tasks[0]).__name__, type(task).__name__
             raise ValueError(f"{checkpoints[0]} is of {kinds[0]}, but {path} of {kinds[1]}: curves are of one task.")
-    runs: dict[str, list[dict[str, float]]] = {}
+    folders: list[RunFolder] = []
     for path in checkpoints:
         own = RunFolder.of_checkpoint(path)
         if own is None:
             raise ValueError(f"checkpoint {path} lies in no run folder, so it has no learning curve.")
-        runs[f"{own.path.parent.name}/{own.path.name}"] = read_metrics(own.metrics)
+        folders.append(own)
+    # The experiment's name says enough where there is one run of each.
+    names = [own.path.parent.name for own in folders]
+    if len(set(names)) < len(names):
+        names = [f"{own.path.parent.name}/{own.path.name}" for own in folders]
+    runs = {name: read_metrics(own.metrics) for name, own in zip(names, folders, strict=True)}
     figure = draw_comparison(runs, *tasks[0].curve, tasks[0].epoch_size)
     if figure is None:
         raise ValueError(f"none of the {len(checkpoints)} runs has written a validation yet.")
