@@ -113,6 +113,8 @@ def check_symbols(name: str, symbols: Int64[Tensor, "batch time"], vocab_size: i
     """
     if symbols.dim() != 2 or 0 in symbols.shape:
         raise ValueError(f"{name} has shape {tuple(symbols.shape)}, but must be (batch, time), none of them 0.")
+    if symbols.dtype is not torch.int32:
+        _check_type(name, symbols, "symbol")
     _check_numbers(name, symbols, vocab_size, "symbol")
 
 
@@ -131,13 +133,17 @@ def check_story(
             f"story has shape {shapes[0]} and question {shapes[1]}, but they must be (batch, sentence, word) and "
             "(batch, word), none of them 0."
         )
-    _check_numbers("story", story, vocab_size, "word")
-    _check_numbers("question", question, vocab_size, "word")
+    for name, words in {"story": story, "question": question}.items():
+        _check_type(name, words, "word")
+        _check_numbers(name, words, vocab_size, "word")
+
+
+def _check_type(name: str, numbers: Tensor, kind: str) -> None:
+    if numbers.dtype is not torch.int64:
+        raise ValueError(f"{name} has dtype {numbers.dtype}, but must hold {kind}s' numbers (torch.int64).")
 
 
 def _check_numbers(name: str, numbers: Tensor, vocab_size: int, kind: str) -> None:
-    if numbers.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{name} has dtype {numbers.dtype}, but must hold {kind}s' numbers (torch.int64).")
     if numbers.device.type == "cpu" and _may_look():
         low, high = (int(number) for number in numbers.aminmax())
         if low < 0 or high >= vocab_size:
