@@ -12,7 +12,8 @@ import pytest
 import torch
 from plugin_example import RecencyAddressing
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from memnet import (
     Cell,
@@ -25,8 +26,8 @@ from memnet import (
     record,
     unroll,
 )
-from memnet.compiling import capture
-from memnet.models import NTM
+from memnet.compiling import capture, programs, sequence
+from memnet.models import DNC, NTM
 
 BATCH, TIME = 3, 7
 
@@ -126,8 +127,19 @@ def test_without_gradients_and_with_checkpoints(cell, inputs):
     with torch.no_grad():
         outputs, _ = unroll(cell, inputs, compile_steps=True)
         torch.testing.assert_close(outputs, unroll(cell, inputs)[0])
+    assert_same(cell, inputs, checkpoint_every=3)
+    assert not compiling._captured[cell].broken
+
+
+@pytest.mark.slow
+def test_padded_sequences_with_checkpoints(cell, inputs):
     assert_same(cell, inputs, lengths=torch.tensor([7, 2, 4]), checkpoint_every=3)
     assert not compiling._captured[cell].broken
+
+
+def test_weights_gradients_are_added_up_in_several_products(cell, inputs, monkeypatch):
+    monkeypatch.setattr(sequence, "ROWS_AT_ONCE", 2 * BATCH)
+    assert_same(cell, inputs)
 
 
 def test_a_parameter_changed_before_the_backward_pass_is_noticed(cell, inputs):
@@ -182,6 +194,103 @@ class Strange(Cell):
         return self.body(self, x, state)
 
 
+class AwkwardState(NamedTuple):
+    total: Tensor
+    same_total: Tensor
+    last: Tensor
+    before: Tensor
+    fixed: Tensor
+    steps: Tensor
+    count: Tensor
+
+
+class Awkward(Cell):
+    """Two tensors of its state are one object, one is its input, one moves, one stays, and two have no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_size = self.output_size = 2
+        self.weight = torch.nn.Parameter(torch.tensor([0.5, -1.0]))
+
+    def init_state(self, batch_size):
+        zeros = torch.zeros(batch_size, 2)
+        fixed = self.weight.expand(batch_size, 2) + 1
+        return AwkwardState(zeros, zeros, zeros, zeros, fixed, zeros, torch.zeros(batch_size, dtype=torch.int64))
+
+    def forward(self, x, state):
+        total = (0.5 * state.total + 0.2 * state.same_total * state.fixed + self.weight * x).tanh()
+        output = total + state.last * state.before + state.fixed.square() * state.count.unsqueeze(1)
+        steps = state.steps.detach() + total.detach()
+        return output, AwkwardState(total, total, x, state.last, state.fixed, steps, state.count + 1)
+
+
+def copied(state):
+    """What was one tensor stays one; and those copies that may need gradients do."""
+    copies = {id(x): x.detach().clone() for x in tree_leaves(state) if x is not None}
+    wanted = [x.requires_grad_() for x in copies.values() if x.is_floating_point()]
+    return tree_map_only(Tensor, lambda x: copies[id(x)], state), wanted
+
+
+def assert_same_in_chunks(cell, start, inputs, *lengths):
+    """Each chunk begun with the end of the one before; with gradients of the first state."""
+    found = []
+    for compile_steps in (False, True):
+        generator = torch.Generator().manual_seed(5)
+        (state, wanted), parts = copied(start), []
+        for chunk, left in zip(inputs.split(4, 1), lengths, strict=True):
+            outputs, state = unroll(cell, chunk, state, left, compile_steps=compile_steps)
+            parts.append(outputs)
+        results = [*parts, *(x for x in tree_leaves(state) if x is not None and x.is_floating_point())]
+        loss = sum((x * torch.randn(x.shape, generator=generator)).sum() for x in results)
+        gradients = torch.autograd.grad(loss, [*wanted, *cell.parameters()], allow_unused=True)
+        found.append([x.detach() for x in results])
+        found[-1] += [torch.zeros(()) if g is None else g for g in gradients]
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert not compiling._captured[cell].broken
+
+
+def test_states_that_are_one_tensor_or_the_input_or_stay_or_have_no_gradient():
+    cell = Awkward()
+    assert_same_in_chunks(cell, cell.init_state(3), torch.randn(3, 8, 2), None, None)
+    assert list(compiling._captured[cell]._steps) == [(True, False)], "full batches need no program with a mask"
+
+
+@pytest.mark.slow
+def test_such_states_of_padded_sequences():
+    cell = Awkward()
+    assert_same_in_chunks(
+        cell, cell.init_state(3), torch.randn(3, 8, 2), torch.tensor([4, 3, 3]), torch.tensor([4, 1, 2])
+    )
+    assert list(compiling._captured[cell]._steps) == [(True, False), (True, True)]
+
+
+@pytest.mark.slow
+def test_a_differentiable_neural_computer_in_chunks():
+    """Where its read heads have read is twice in its state."""
+    torch.manual_seed(6)
+    cell = DNC(3, 2, num_slots=5, slot_size=4, num_read_heads=2, controller=partial(LSTMController, hidden_size=6)).cell
+    _, state = unroll(cell, torch.randn(3, 2, 3))
+    assert state.access.write.read_weights is state.access.read.read_weights
+    assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), None, None)
+    assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), torch.tensor([4, 3, 3]), torch.tensor([4, 1, 2]))
+
+
+def test_what_a_step_computes_is_handed_on_without_a_copy():
+    def step(x, y):
+        computed = x + y
+        return computed.clone(), x.clone(), y[:1].clone(), computed[:, :1].expand(2, 3).clone(), computed.clone()
+
+    graph = make_fx(step, tracing_mode="fake")(torch.ones(2, 3), torch.ones(2, 3))
+    programs._spare_copies(graph, 4)
+    targets = [node.target for node in programs._outputs(graph)]
+    copy_of = torch.ops.aten.clone.default
+    assert targets == [torch.ops.aten.add.Tensor, copy_of, copy_of, copy_of, copy_of]
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    for result, expected in zip(graph(x, y), step(x, y), strict=True):
+        assert torch.equal(result, expected)
+
+
 def growing(cell, x, state):
     total = torch.cat([state.total, cell.weight * x], 1)
     return total.sum(1, keepdim=True), CountState(total)
@@ -209,6 +318,17 @@ def test_a_step_that_cannot_be_compiled_takes_the_plain_loop_after_one_warning(b
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "memnet")
         unroll(cell, inputs, compile_steps=True)
+
+
+def test_without_a_look_for_side_effects_nothing_is_compiled(monkeypatch):
+    """Otherwise those would happen in the first step only, on a PyTorch that has no such option."""
+    monkeypatch.setattr(capture, "_ON_SIDE_EFFECTS", "no_such_option")
+    inputs = torch.randn(2, 4, 1)
+    cell = Strange(remembering)
+    with pytest.warns(UserWarning, match="takes the plain loop, which is slower: PyTorch .* does not tell whether"):
+        outputs, _ = unroll(cell, inputs, compile_steps=True)
+    assert len(cell.seen) == 4
+    torch.testing.assert_close(outputs, unroll(Strange(remembering), inputs)[0])
 
 
 def test_no_compiler():
@@ -257,7 +377,7 @@ def test_random_numbers_are_those_of_the_plain_loop():
 def test_batches_of_many_sizes(monkeypatch):
     cell = make_model(controller=LSTMController).cell
     for batch in (4, 2):
-        assert_same(cell, torch.randn(batch, 5, 3))
+        assert_same(cell, torch.randn(batch, 5, 3), lengths=torch.arange(batch) + 2)
     monkeypatch.setattr(capture, "build", None)
     for batch in (5, 3, 32):
         assert_same(cell, torch.randn(batch, 5, 3), lengths=torch.arange(batch) % 5 + 1)

@@ -120,10 +120,7 @@ def _write_weights(
     gates: Float[Tensor, "batch head 2"],
     mask: SlotMask | None,
 ) -> Float[Tensor, "batch head slot"]:
-    allocation_gate, write_gate = gates.sigmoid().unbind(-1)
-    allocation_gate, write_gate = (
-        rearrange(gate, "batch head -> batch head 1") for gate in (allocation_gate, write_gate)
-    )
+    allocation_gate, write_gate = gates.sigmoid().split(1, -1)
     num_heads = content.shape[1]
     masks = None if mask is None else per_head(mask).expand_as(content)
     allocated: list[Tensor] = []

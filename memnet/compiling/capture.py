@@ -3,7 +3,8 @@
 import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jaxtyping
@@ -13,6 +14,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from memnet.cells import Cell
 from memnet.compiling.programs import Programs, build
+
+_ON_SIDE_EFFECTS = "side_effect_replay_policy"
 
 
 class MisfitError(Exception):
@@ -26,7 +29,7 @@ class Recipe(NamedTuple):
         programs: the step.
         arguments: of the first step, in the programs' order; parameters and numbers stay the same.
         x: the place of the input among them; None if the step does not look at it.
-        keep: the place of the mask.
+        keep: the place of the mask; None if there is none.
         state_in: places of the state's tensors: argument, number of the tensor.
         state_out: number of the tensor, number of the result that it becomes; those that stay the same are left out.
         output: which result is the output.
@@ -41,6 +44,11 @@ class Recipe(NamedTuple):
     state_out: list[tuple[int, int]]
     output: int
     parameters: dict[int, int]
+
+    @property
+    def constants(self) -> set[int]:
+        """Places of the arguments that are the same in all steps."""
+        return set(range(len(self.arguments))) - {self.x, self.keep, *(place for place, _ in self.state_in)}
 
 
 class Layout(NamedTuple):
@@ -68,6 +76,15 @@ class Layout(NamedTuple):
         return tree_unflatten(self.leaves(tensors), self.spec)
 
 
+class _FirstCall(NamedTuple):
+    """What the backend saw: the programs, what it was given, all that they gave, and the results handed on."""
+
+    programs: Programs
+    arguments: list[Any]
+    results: Sequence[Any]
+    shown: Sequence[Tensor]
+
+
 class Captured:
     """The compiled step of one cell, compiled when it is first needed and again for another kind of call.
 
@@ -77,20 +94,27 @@ class Captured:
 
     def __init__(self) -> None:
         self.broken = False
-        self._training = False
-        self._calls: list[tuple[Programs, list[Any], Sequence[Any]]] = []
-        # torch.compile counts by code object what it has compiled, and gives up at some number: each cell has its own.
-        own = types.FunctionType(inspect.unwrap(_step).__code__.replace(), globals())
-        self._step: Callable[..., Any] = torch.compile(own, backend=self._backend, fullgraph=True)
+        self._calls: list[_FirstCall] = []
+        self._steps: dict[tuple[bool, bool], Callable[..., Any]] = {}
 
-    def _backend(self, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
-        programs = build(graph, self._training)
+    def _step(self, training: bool, masked: bool) -> Callable[..., Any]:
+        """torch.compile counts by code object what it has compiled, and gives up at some number: each has its own."""
+        if (training, masked) not in self._steps:
+            own = types.FunctionType(inspect.unwrap(_step).__code__.replace(), globals())
+            backend = partial(self._backend, training)
+            self._steps[training, masked] = torch.compile(own, backend=backend, fullgraph=True)
+        return self._steps[training, masked]
+
+    def _backend(self, training: bool, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
+        programs = build(graph, training)
 
         def call(*arguments: Any) -> Sequence[Any]:
             with torch.no_grad():
                 results = programs.forward(list(arguments))
-            self._calls.append((programs, list(arguments), results))
-            return results[: programs.num_results]
+            # Each an object of its own, by which it is known again: two results may be one tensor.
+            shown = [x.detach() for x in results[: programs.num_results]]
+            self._calls.append(_FirstCall(programs, list(arguments), results, shown))
+            return shown
 
         return call
 
@@ -98,7 +122,7 @@ class Captured:
         self,
         cell: Cell,
         x: Tensor,
-        keep: Tensor,
+        keep: Tensor | None,
         tensors: Sequence[Tensor],
         layout: Layout,
         parameters: Sequence[Tensor],
@@ -108,7 +132,7 @@ class Captured:
         Args:
             cell: the cell.
             x: its input.
-            keep: which sequences have not ended.
+            keep: which sequences have not ended; None while none has.
             tensors: of the state; no two of them the same object.
             layout: of the state.
             parameters: the cell's.
@@ -117,22 +141,22 @@ class Captured:
             The recipe for the steps to come, and what the programs gave in this one.
 
         Raises:
-            MisfitError: they cannot be made from this one.
+            MisfitError: they cannot be made from this one, or nobody knows whether they can.
         """
         self._calls.clear()
-        self._training = torch.is_grad_enabled()
+        step = self._step(torch.is_grad_enabled(), keep is not None)
         with _without_shape_checks(), _no_side_effects():
-            output, new_leaves = self._step(cell, x, keep, layout.leaves(tensors), layout.spec)
+            output, new_leaves = step(cell, x, keep, layout.leaves(tensors), layout.spec)
         if len(self._calls) != 1:
             raise MisfitError("a step is not one graph.")
-        programs, arguments, results = self._calls.pop()
+        programs, arguments, results, shown = self._calls.pop()
         tensor_of = {id(tensor): number for number, tensor in enumerate(tensors)}
         parameter_of = {id(parameter): number for number, parameter in enumerate(parameters)}
         place_of = {id(argument): place for place, argument in enumerate(arguments)}
         known = {id(x), *tensor_of, *parameter_of}
         if any(isinstance(a, Tensor) and a.requires_grad and id(a) not in known for a in arguments):
             raise MisfitError("a step uses a tensor that needs gradients and is no parameter of the cell.")
-        result_of = {id(result): number for number, result in enumerate(results[: programs.num_results])}
+        result_of = {id(result): number for number, result in enumerate(shown)}
         if id(output) not in result_of:
             raise MisfitError("the output of a step is not computed.")
         state_out = []
@@ -147,7 +171,7 @@ class Captured:
             programs=programs,
             arguments=[a.detach() if isinstance(a, Tensor) else a for a in arguments],
             x=place_of.get(id(x)),
-            keep=place_of.get(id(keep)),
+            keep=None if keep is None else place_of.get(id(keep)),
             state_in=[(place_of[own], number) for own, number in tensor_of.items() if own in place_of],
             state_out=state_out,
             output=result_of[id(output)],
@@ -156,7 +180,7 @@ class Captured:
         return recipe, results
 
 
-def _step(cell: Cell, x: Tensor, keep: Tensor, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
+def _step(cell: Cell, x: Tensor, keep: Tensor | None, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
     """What is compiled. Where ``keep`` is false a sequence has ended: no output, and its state stays."""
     output, state = cell(x, tree_unflatten(leaves, spec))
     new_leaves, new_spec = tree_flatten(state)
@@ -169,10 +193,14 @@ def _step(cell: Cell, x: Tensor, keep: Tensor, leaves: list[Tensor | None], spec
                 raise MisfitError("the state changes its form from step to step.")
             after = _select(keep, after, before)
         new.append(after)
-    return _select(keep, output, torch.zeros_like(output)), new
+    return _select(keep, output, None), new
 
 
-def _select(keep: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def _select(keep: Tensor | None, new: Tensor, old: Tensor | None) -> Tensor:
+    """``old``, or zeros, where ``keep`` is false; a tensor of its own, that is no view of anything."""
+    if keep is None:
+        return new.clone(memory_format=torch.contiguous_format)  # ``programs`` removes this where it can
+    old = torch.zeros_like(new) if old is None else old
     return torch.where(keep.reshape(-1, *[1] * (new.dim() - 1)), new, old).contiguous()
 
 
@@ -188,7 +216,11 @@ def _without_shape_checks() -> Iterator[None]:
 
 
 def _no_side_effects() -> AbstractContextManager[None]:
-    """Those would happen in the first step only; so torch.compile shall refuse, where it knows how to."""
-    config = torch._dynamo.config
-    name = "side_effect_replay_policy"
-    return config.patch(name, "error") if hasattr(config, name) else nullcontext()
+    """Those would happen in the first step only; so torch.compile shall refuse.
+
+    Raises:
+        MisfitError: it does not know how to.
+    """
+    if not hasattr(torch._dynamo.config, _ON_SIDE_EFFECTS):
+        raise MisfitError(f"PyTorch {torch.__version__} does not tell whether a step changes its cell.")
+    return torch._dynamo.config.patch(_ON_SIDE_EFFECTS, "error")

@@ -45,6 +45,7 @@ class Backward:
         program: takes what the forward program has kept and the gradients of its results.
         num_arguments: how many it takes.
         kept: where in the program's arguments what was kept stands: place among the arguments, and among what was kept.
+        given: of what was kept, that which the step was given: place among what was kept, and among its arguments.
         tangents: where the gradients of results stand, and of which result.
         gradients: place among the results of the program, and of which argument of the step it is the gradient.
         products: gradients of which the program gives the factors.
@@ -53,6 +54,7 @@ class Backward:
     program: Program
     num_arguments: int
     kept: list[tuple[int, int]]
+    given: dict[int, int]
     tangents: list[tuple[int, int]]
     gradients: list[tuple[int, int]]
     products: list[Product]
@@ -98,8 +100,10 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
     )
     count = len(results)
     if not training:
+        _spare_copies(joint, count)
         return Programs(_compile(joint, is_inference=True), count)
     forward, backward = min_cut_rematerialization_partition(joint, examples, num_fwd_outputs=count)
+    _spare_copies(forward, count)
     kept = [node.name if isinstance(node, fx.Node) else None for node in _outputs(forward)[count:]]
     products = _defer_products(backward)
     names = [node.name for node in backward.graph.find_nodes(op="placeholder")]
@@ -107,6 +111,7 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
     tangents = [place for place, name in enumerate(names) if name not in kept]
     assert len(tangents) == len(needing)
     gradients = _outputs(backward)[: len(examples)]
+    place_of = {node.name: place for place, node in enumerate(forward.graph.find_nodes(op="placeholder"))}
     return Programs(
         _compile(forward),
         count,
@@ -114,6 +119,7 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
             _compile(backward, is_backward=True),
             len(names),
             [(place, kept.index(name)) for place, name in enumerate(names) if name in kept],
+            {number: place_of[name] for number, name in enumerate(kept) if name in place_of},
             list(zip(tangents, needing, strict=True)),
             [(place, place) for place, node in enumerate(gradients) if node is not None],
             products,
@@ -130,6 +136,30 @@ def _compile(graph: fx.GraphModule, **options: bool) -> Program:
 def _outputs(graph: fx.GraphModule) -> list[Any]:
     (output,) = graph.graph.find_nodes(op="output")
     return list(output.args[0])
+
+
+def _spare_copies(graph: fx.GraphModule, count: int) -> None:
+    """Hands out what was computed instead of its copy, among the first results; nothing is ever written to them.
+
+    The copies are there because the compiler refuses results that are an argument or a part of one.
+    """
+    (output,) = graph.graph.find_nodes(op="output")
+    outputs = list(output.args[0])
+    given = {_storage(node) for node in graph.graph.find_nodes(op="placeholder")}
+    for place, node in enumerate(outputs[:count]):
+        if isinstance(node, fx.Node) and node.target is _aten.clone.default:
+            source: Any = node.args[0]
+            is_like_it = source.meta["val"].stride() == node.meta["val"].stride()
+            if is_like_it and _storage(source) not in given:
+                outputs[place] = source
+    output.args = (tuple(outputs),)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _storage(node: fx.Node) -> int | None:
+    value = node.meta["val"]
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
 
 
 def _defer_products(graph: fx.GraphModule) -> list[Product]:
