@@ -42,8 +42,8 @@ def unroll(
             few kilobytes for each step and sequence, and takes a third longer with this.)
         compile_steps: where no kernel fits, compile the cell's step with ``torch.compile`` and run the sequence as one
             node of autograd: the same numbers, several times faster. The first call takes a minute, and so does the
-            first one in another mode (training or not), of another batch size, or with sequences that end early; all
-            lengths and any further batch sizes are then compiled. A step must be free of side effects, as ``Cell``
+            first one in another mode (training or not), for each other batch size, or with sequences that end
+            early; lengths make no difference. A step must be free of side effects, as ``Cell``
             asks. The plain loop is taken while somebody watches the steps (``memnet.record``, hooks, ``torch.func``),
             under autocast, and after one warning where the step cannot be compiled, as without a C++ compiler or on a
             PyTorch that does not tell whether a step changes its cell.
