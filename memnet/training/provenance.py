@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from memnet.bench.machine import processor
 from memnet.training.diagnosis import plain
 from tasks.base import Task
 
@@ -51,7 +52,7 @@ def machine() -> dict[str, Any]:
     accelerators = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         "accelerators": accelerators,
@@ -124,12 +125,3 @@ def _update(digest: Any, value: Any) -> None:
             _update(digest, part)
     else:
         digest.update(repr(value).encode())
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
