@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memnet.checks import check_positive
+from memnet.checks import check_fraction, check_positive
 
 from .base import SequenceBatch, check_order
 from .sampling import Draws, Sampler
@@ -32,10 +32,13 @@ class RepeatCopy(SequenceTask):
         min_repeats: the fewest repeats.
         max_repeats: the most; repeats are uniform from one to the other.
         num_bits: bits of a vector.
+        zero_vectors: chance of each vector to train on to be all zeros, whatever was drawn for it; from 0, the paper's
+            task, to less than 1. A vector of zeros looks like no input at all, and one in 256 is rarely enough to learn
+            that it counts. Validation and test stay as they are.
         **settings: batch sizes, numbers of sequences and seed, as for ``SequenceTask``.
 
     Raises:
-        ValueError: a size is below 1, or a minimum is larger than its maximum.
+        ValueError: a size is below 1, a minimum is larger than its maximum, or zero_vectors is not a fraction.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class RepeatCopy(SequenceTask):
         min_repeats: int = 1,
         max_repeats: int = 10,
         num_bits: int = 8,
+        zero_vectors: float = 0.0,
         **settings: Any,
     ) -> None:
         check_positive("min_length", min_length)
@@ -54,6 +58,7 @@ class RepeatCopy(SequenceTask):
         check_positive("max_repeats", max_repeats)
         check_order(min_length=min_length, max_length=max_length)
         check_order(min_repeats=min_repeats, max_repeats=max_repeats)
+        check_fraction("zero_vectors", zero_vectors)
         super().__init__(**settings)
         self.input_size = num_bits + 1
         self.output_size = num_bits + 1
@@ -62,14 +67,24 @@ class RepeatCopy(SequenceTask):
         self.min_repeats = min_repeats
         self.max_repeats = max_repeats
         self.num_bits = num_bits
+        self.zero_vectors = zero_vectors
+
+    def train_sample(self, draws: Draws) -> SequenceBatch:
+        return self.sample(draws, zero_vectors=self.zero_vectors)
 
     def sample(
-        self, draws: Draws, lengths: tuple[int, int] | None = None, repeats: tuple[int, int] | None = None
+        self,
+        draws: Draws,
+        lengths: tuple[int, int] | None = None,
+        repeats: tuple[int, int] | None = None,
+        zero_vectors: float = 0.0,
     ) -> SequenceBatch:
         shortest, longest = lengths or (self.min_length, self.max_length)
         length = draws.integers(shortest, longest)
         repeat = draws.integers(*(repeats or (self.min_repeats, self.max_repeats)))
         vectors = draws.bits(longest, self.num_bits)
+        if zero_vectors:
+            vectors[draws.uniform(longest) < zero_vectors] = 0
         row = np.arange(draws.count)
 
         end = length + 1 + length * repeat

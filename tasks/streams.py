@@ -69,6 +69,14 @@ class StreamTask(Task):
             draws: the samples' random numbers, and nothing else random.
         """
 
+    def train_sample(self, draws: Draws) -> SequenceBatch:
+        """Samples to train on, where a task offers others than those of ``sample``, which validation asks.
+
+        Args:
+            draws: the samples' random numbers.
+        """
+        return self.sample(draws)
+
     @abc.abstractmethod
     def ladder(self) -> dict[str, Sampler]:
         """The test sets of the paper, by name: like ``sample``, but often longer than anything trained on."""
@@ -131,7 +139,7 @@ class StreamTask(Task):
         """The endless training stream, from batch ``batches_consumed`` on."""
         rank, num_ranks = self.ranks()
         return BatchStream(
-            self.sample,
+            self.train_sample,
             stream_key(TRAIN, self.seed),
             self.batch_size,
             first_batch=self.batches_consumed,

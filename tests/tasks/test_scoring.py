@@ -216,6 +216,7 @@ def test_sizes_below_one_are_refused(kind, name, value):
         ),
         (RepeatCopy, {"min_length": 11}, "min_length is 11, but must not be larger than max_length, which is 10"),
         (RepeatCopy, {"min_repeats": 11}, "min_repeats is 11, but must not be larger than max_repeats, which is 10"),
+        (RepeatCopy, {"zero_vectors": 1.0}, "zero_vectors is 1.0, but must be at least 0 and less than 1"),
         (AssociativeRecall, {"min_items": 7}, "min_items is 7, but must not be larger than max_items, which is 6"),
         (AssociativeRecall, {"min_items": 1}, "min_items is 1, but must be at least 2"),
         (NGrams, {"length": 5}, "length is 5, but must be larger than context, which is 5"),

@@ -22,6 +22,7 @@ from tasks.sampling import EXAMPLES_PER_CHUNK, TEST, TRAIN, VALIDATION, BatchStr
 SMALL = [
     (Copy, {"max_length": 5}),
     (RepeatCopy, {"max_length": 4, "max_repeats": 3}),
+    (RepeatCopy, {"max_length": 4, "max_repeats": 3, "zero_vectors": 0.2}),
     (AssociativeRecall, {"max_items": 4}),
     (NGrams, {"length": 30}),
     (PrioritySort, {"num_inputs": 5, "num_outputs": 3}),

@@ -55,6 +55,24 @@ def test_repeat_copy_shows_more_repeats_than_trained_on_the_same_scale():
     check_batch(batch, lambda steps: slow.repeat_copy(steps, 8, 5.5, math.sqrt(8.25)))
 
 
+def test_repeat_copy_can_train_on_more_vectors_of_zeros():
+    task = RepeatCopy(min_length=10, max_repeats=2, zero_vectors=0.25, batch_size=500)
+    batch = next(iter(task.train_dataloader()))
+    check_batch(batch, lambda steps: slow.repeat_copy(steps, 8, 1.5, 0.5))
+    zeros = (batch.inputs[:, :10, :8].sum(2) == 0).float().mean(0)
+    assert ((zeros > 0.19) & (zeros < 0.33)).all()  # 0.25 and a bit, everywhere: three deviations of 500 sequences
+
+
+def test_more_vectors_of_zeros_are_for_training_only():
+    some, none = RepeatCopy(zero_vectors=0.5), RepeatCopy()
+    loaders = zip(
+        [some.val_dataloader(), *some.test_dataloader()], [none.val_dataloader(), *none.test_dataloader()], strict=True
+    )
+    for loader, plain in loaders:
+        assert torch.equal(next(iter(loader)).inputs, next(iter(plain)).inputs)
+    assert not torch.equal(next(iter(some.train_dataloader())).inputs, next(iter(none.train_dataloader())).inputs)
+
+
 def test_repeat_copy_with_one_number_of_repeats_shows_zero():
     batch = RepeatCopy(min_repeats=3, max_repeats=3).sample(draws(10))
     assert not batch.inputs[:, :, 8].any()
