@@ -41,15 +41,20 @@ def check_fraction(name: str, value: float) -> float:
     return value
 
 
-def check_seed(seed: Any) -> int:
-    """Returns ``seed`` if it is a whole number of at least 0.
+def check_not_negative(name: str, value: Any) -> int:
+    """Returns ``value`` if it is a whole number of at least 0.
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}, but must be a whole number of at least 0.")
-    return seed
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 0.")
+    return value
+
+
+def check_seed(seed: Any) -> int:
+    """``check_not_negative`` for a seed."""
+    return check_not_negative("seed", seed)
 
 
 def check_odd(name: str, value: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from memnet.checks import check_positive
+from memnet.checks import check_not_negative, check_positive
 
 from .base import SequenceBatch, check_order
 from .curriculum import GrowingTask
@@ -31,14 +31,23 @@ class AssociativeRecall(GrowingTask):
         max_items: the most; their number is uniform from one to the other.
         item_length: vectors of an item.
         num_bits: bits of a vector.
+        full_until: so many training sequences, the stream's first, hold ``max_items`` items each. In a list of two the
+            answer is always the last item, in one of three every other time; a network that has found so much does not
+            look for more. Validation and test stay as they are.
         **settings: batch sizes, numbers of sequences and seed, as for ``SequenceTask``.
 
     Raises:
-        ValueError: a size is below 1, min_items is below 2, or min_items is larger than max_items.
+        ValueError: a size is below 1, min_items is below 2 or larger than max_items, or full_until is negative.
     """
 
     def __init__(
-        self, min_items: int = 2, max_items: int = 6, item_length: int = 3, num_bits: int = 6, **settings: Any
+        self,
+        min_items: int = 2,
+        max_items: int = 6,
+        item_length: int = 3,
+        num_bits: int = 6,
+        full_until: int = 0,
+        **settings: Any,
     ) -> None:
         check_positive("min_items", min_items)
         check_positive("max_items", max_items)
@@ -47,6 +56,7 @@ class AssociativeRecall(GrowingTask):
         check_order(min_items=min_items, max_items=max_items)
         if min_items < 2:
             raise ValueError(f"min_items is {min_items}, but must be at least 2 for an item to follow another.")
+        check_not_negative("full_until", full_until)
         super().__init__(**settings)
         self.input_size = num_bits + 2
         self.output_size = num_bits
@@ -54,10 +64,14 @@ class AssociativeRecall(GrowingTask):
         self.max_items = max_items
         self.item_length = item_length
         self.num_bits = num_bits
+        self.full_until = full_until
 
-    def sample(self, draws: Draws, num_items: tuple[int, int] | None = None) -> SequenceBatch:
+    def train_sample(self, draws: Draws) -> SequenceBatch:
+        return self.sample(draws, full_until=self.full_until)
+
+    def sample(self, draws: Draws, num_items: tuple[int, int] | None = None, full_until: int = 0) -> SequenceBatch:
         fewest, most = num_items or (self.min_items, self.max_items)
-        number = draws.integers(fewest, most)
+        number = np.where(draws.indices < full_until, most, draws.integers(fewest, most))
         query = draws.integers(0, number - 2)
         items = draws.bits(most, self.item_length, self.num_bits)
         row = np.arange(draws.count)

@@ -34,6 +34,10 @@ def stream_key(split: int, number: int) -> np.ndarray:
 class Draws:
     """The random numbers of some samples of one stream; each call draws the next thing for all of them.
 
+    Attributes:
+        count: how many samples.
+        indices: their numbers in the stream, ``(count,)``.
+
     Args:
         key: the stream, from ``stream_key``.
         indices: the samples' numbers in the stream, 0 or larger, ascending. What lies between the first and the last
@@ -42,6 +46,7 @@ class Draws:
 
     def __init__(self, key: np.ndarray, indices: np.ndarray) -> None:
         self.count = len(indices)
+        self.indices = indices
         self._key = key
         self._first = int(indices[0])
         self._last = int(indices[-1])

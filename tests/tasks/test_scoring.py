@@ -219,6 +219,7 @@ def test_sizes_below_one_are_refused(kind, name, value):
         (RepeatCopy, {"zero_vectors": 1.0}, "zero_vectors is 1.0, but must be at least 0 and less than 1"),
         (AssociativeRecall, {"min_items": 7}, "min_items is 7, but must not be larger than max_items, which is 6"),
         (AssociativeRecall, {"min_items": 1}, "min_items is 1, but must be at least 2"),
+        (AssociativeRecall, {"full_until": -1}, "full_until is -1, but must be a whole number of at least 0"),
         (NGrams, {"length": 5}, "length is 5, but must be larger than context, which is 5"),
         (NGrams, {"context": 11}, "context is 11, but must be at most 10"),
         (PrioritySort, {"num_outputs": 21}, "num_outputs is 21, but must not be larger than num_inputs, which is 20"),

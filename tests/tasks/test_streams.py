@@ -24,6 +24,7 @@ SMALL = [
     (RepeatCopy, {"max_length": 4, "max_repeats": 3}),
     (RepeatCopy, {"max_length": 4, "max_repeats": 3, "zero_vectors": 0.2}),
     (AssociativeRecall, {"max_items": 4}),
+    (AssociativeRecall, {"max_items": 4, "full_until": 50}),
     (NGrams, {"length": 30}),
     (PrioritySort, {"num_inputs": 5, "num_outputs": 3}),
     (VectorSort, {"max_length": 5}),

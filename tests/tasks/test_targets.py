@@ -1,5 +1,6 @@
 """Every task's targets against a slow construction from the inputs, and the distributions its samples come from."""
 
+import itertools
 import math
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_associative_recall_answers_the_next_item(arguments):
     task = AssociativeRecall(**arguments)
     batch = task.sample(draws(60))
     check_batch(batch, lambda steps: slow.associative_recall(steps, task.num_bits, task.item_length))
+
+
+def test_associative_recall_can_begin_with_full_lists():
+    task = AssociativeRecall(full_until=300, batch_size=100)
+    batches = itertools.islice(iter(task.train_dataloader()), 6)
+    items = [(batch.lengths - 9) // 4 for batch in batches]
+    assert torch.cat(items[:3]).unique().tolist() == [6]
+    assert torch.cat(items[3:]).unique().tolist() == [2, 3, 4, 5, 6]
+    plain = AssociativeRecall()
+    assert torch.equal(next(iter(task.val_dataloader())).inputs, next(iter(plain.val_dataloader())).inputs)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"num_inputs": 3, "num_outputs": 3, "num_bits": 2}])
