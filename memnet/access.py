@@ -171,6 +171,10 @@ class ReadWriteAccess(Access):
         _check_fits("read_addressing", read_addressing, num_slots, slot_size, num_read_heads, num_write_heads)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self.memory_start(1, num_slots, slot_size, like=self.interface.weight)  # refuses a memory of another size
+        heads = [write_addressing.emission_start * num_write_heads, read_addressing.emission_start * num_read_heads]
+        start = self.interface.bias.new_tensor(sum(heads, ()))
+        with torch.no_grad():
+            self.interface.bias[: len(start)] += start
 
     def _emission_sizes(self) -> list[int]:
         return [

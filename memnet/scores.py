@@ -36,6 +36,11 @@ class Score(nn.Module, abc.ABC):
         """How many numbers the controller emits for one head; those of a key by default."""
         return self.key_size
 
+    @property
+    def emission_start(self) -> tuple[float, ...]:
+        """What an untrained head's emission lies around, ``emit_size`` numbers; zeros by default."""
+        return (0.0,) * self.emit_size
+
     def forward(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]
     ) -> Float[Tensor, "batch head slot"]:
@@ -144,19 +149,28 @@ class CosineScore(Score):
     Args:
         key_size: width of a memory slot.
         eps: added to squared norms, > 0; slots much shorter than its root are similar to nothing.
+        start_strength: the strength around which heads begin, > 0. With the default, softplus(0), an untrained head's
+            softmax over a hundred slots is all but flat, and so hardly learns what a key would find.
 
     Raises:
-        ValueError: ``key_size`` is not positive, or ``eps`` is not a finite number greater than 0; in forward, if the
-            keys have another width.
+        ValueError: ``key_size`` is not positive, ``eps`` or ``start_strength`` is not a finite number greater than 0;
+            in forward, if the keys have another width.
     """
 
-    def __init__(self, key_size: int, eps: float = NORM_EPS):
+    def __init__(self, key_size: int, eps: float = NORM_EPS, start_strength: float = math.log(2)):
         super().__init__(key_size)
         self.eps = check_greater_than_zero("eps", eps)
+        self.start_strength = check_greater_than_zero("start_strength", start_strength)
 
     @property
     def emit_size(self) -> int:
         return self.key_size + 1
+
+    @property
+    def emission_start(self) -> tuple[float, ...]:
+        """Zeros, and what softplus makes the starting strength of."""
+        strength = self.start_strength + math.log(-math.expm1(-self.start_strength))
+        return (*[0.0] * self.key_size, strength)
 
     def compare(
         self, emission: Float[Tensor, "batch head emit"], keys: Float[Tensor, "batch slot key"]

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+import memnet
 from memnet import (
     Addressing,
     ConstantMemory,
@@ -259,3 +261,38 @@ def test_addressing_and_memory_are_not_narrowed_under_autocast():
         reads, state = access(torch.randn(2, 6), access.init_state(2))
     assert {reads.dtype, state.memory.dtype, *seen} == {torch.float32}
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("strength", [1e-3, 0.5, 5.0, 300.0])
+def test_heads_begin_around_the_strength_that_the_score_says(strength):
+    def heads(score):
+        return memnet.LocationAddressing(memnet.ContentAddressing(score))
+
+    def bias(**settings):
+        torch.manual_seed(0)
+        write, read = heads(memnet.CosineScore(3, **settings)), heads(memnet.CosineScore(3))
+        return memnet.ReadWriteAccess(5, read, write, 7, 3, num_read_heads=2, num_write_heads=2).interface.bias
+
+    started = (bias(start_strength=strength) - bias()).detach()
+    at = [3, 9 + 3]  # after each write head's key; a head emits key, strength, gate, three shifts, sharpening
+    torch.testing.assert_close(F.softplus(started[at]), torch.full((2,), strength))
+    started[at] = 0
+    assert not started.any()
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_every_addressing_hands_on_where_its_score_begins(kept):
+    score = memnet.CosineScore(4, start_strength=3.0)
+    content = memnet.ContentAddressing(score)
+    schemes = [
+        content,
+        memnet.LocationAddressing(content),
+        memnet.AllocationAddressing(content, num_read_heads=2),
+        memnet.LinkAddressing(content, num_write_heads=kept, sharpen=kept == 3),
+        memnet.HardAddressing(score),
+        memnet.MonotonicLocalAddressing(content),
+    ]
+    for scheme in schemes:
+        assert len(scheme.emission_start) == scheme.emit_size
+        assert scheme.emission_start[: score.emit_size] == score.emission_start
+        assert not any(scheme.emission_start[score.emit_size :])

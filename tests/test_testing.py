@@ -37,6 +37,10 @@ class FractionalSize(Good):
     emit_size = 5.0
 
 
+class ShortStart(Good):
+    emission_start = (1.0,)
+
+
 class NoHeadAxis(Good):
     def forward(self, emission, keys, state, mask=None):
         return super().forward(emission, keys, state, mask)[0][:, :1], state
@@ -212,6 +216,7 @@ class HalfPrecision(Good):
 
 BROKEN = {
     FractionalSize: "emit_size must be a whole number of at least 0, and is 5.0",
+    ShortStart: "emission_start must be 5 finite numbers, and is (1.0,)",
     NoHeadAxis: "weights must be (batch, head, slot) = (3, 3, 1), and are (3, 1, 1)",
     Negative: "weights must be at least 0",
     NotNormalized: "weights must sum to 1 over the slots that are left",

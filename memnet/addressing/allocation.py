@@ -63,6 +63,10 @@ class AllocationAddressing(Addressing[AllocationState]):
         return self.inner.emit_size + 2
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        return (*self.inner.emission_start, 0.0, 0.0)
+
+    @property
     def shared_emit_size(self) -> int:
         return self.num_read_heads + self.inner.shared_emit_size
 

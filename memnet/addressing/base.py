@@ -34,6 +34,14 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
         """How many numbers the controller emits for one head, at each step."""
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        """What an untrained head's emission lies around, ``emit_size`` numbers; zeros by default.
+
+        A memory adds it to the bias of the layer that emits.
+        """
+        return (0.0,) * self.emit_size
+
+    @property
     def shared_emit_size(self) -> int:
         """How many numbers the controller emits for all heads together.
 

@@ -29,6 +29,10 @@ class ContentAddressing(Addressing[None]):
     def emit_size(self) -> int:
         return self.score.emit_size
 
+    @property
+    def emission_start(self) -> tuple[float, ...]:
+        return self.score.emission_start
+
     def forward(
         self,
         emission: Float[Tensor, "batch head emit"],

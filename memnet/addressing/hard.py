@@ -47,6 +47,10 @@ class HardAddressing(Addressing[SampledSlots | None]):
         return self.score.emit_size + 1
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        return (*self.score.emission_start, 0.0)
+
+    @property
     def steps_at_once(self) -> bool:
         return True  # what it remembers is for the loss alone
 

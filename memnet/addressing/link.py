@@ -65,6 +65,10 @@ class LinkAddressing(Addressing[LinkState]):
         return self.inner.emit_size + 1 + 2 * self.num_write_heads + 2 * self.sharpen
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        return self.inner.emission_start + (0.0,) * (self.emit_size - self.inner.emit_size)
+
+    @property
     def shared_emit_size(self) -> int:
         return self.inner.shared_emit_size
 

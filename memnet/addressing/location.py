@@ -45,6 +45,10 @@ class LocationAddressing(Addressing[LocationState]):
         return self.inner.emit_size + 1 + self.num_shifts + 1
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        return self.inner.emission_start + (0.0,) * (1 + self.num_shifts + 1)
+
+    @property
     def shared_emit_size(self) -> int:
         return self.inner.shared_emit_size
 

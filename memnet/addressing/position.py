@@ -58,6 +58,10 @@ class LocalAddressing(Addressing[LocalState], abc.ABC):
         return self.inner.emit_size
 
     @property
+    def emission_start(self) -> tuple[float, ...]:
+        return self.inner.emission_start
+
+    @property
     def shared_emit_size(self) -> int:
         return self.inner.shared_emit_size
 

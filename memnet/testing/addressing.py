@@ -1,5 +1,6 @@
 """Does an addressing scheme keep what ``memnet.Addressing`` promises?"""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -157,6 +158,9 @@ def _check_sizes(suite: _Suite) -> None:
         size = getattr(scheme, name)
         whole = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         require(whole, scheme, f"{name} must be a whole number of at least 0, and is {size!r}.")
+    start = scheme.emission_start
+    finite = isinstance(start, tuple) and len(start) == scheme.emit_size and all(map(math.isfinite, start))
+    require(finite, scheme, f"emission_start must be {scheme.emit_size} finite numbers, and is {start!r}.")
 
 
 def _check_weights(suite: _Suite, role: Role) -> None:
