@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,6 +39,17 @@ class _Given(NamedTuple):
     step: int
     sequences: int
     batch: Any
+
+
+def wide_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of all numbers in all tensors; exact where the squares of float32 numbers are beyond float32.
+
+    Args:
+        tensors: one or more.
+    """
+    return torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(each, dtype=torch.float64) for each in tensors])
+    )
 
 
 class NumericalHealth(Callback):
@@ -114,6 +126,7 @@ class NumericalHealth(Callback):
             and getattr(precision, "scaler", None) is None
             and type(precision).clip_grad_by_norm is Precision.clip_grad_by_norm
         )
+        self._clips = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm != "value"
         log_every = max(trainer.log_every_n_steps, 1)  # type: ignore[attr-defined]
         self._every = self.every or (1 if pl_module.device.type == "cpu" else log_every)
         self._alone = trainer.world_size == 1
@@ -135,7 +148,13 @@ class NumericalHealth(Callback):
         loss = norm = pl_module.latest_loss
         if self._sees_gradients:
             parameters = [each for group in optimizer.param_groups for each in group["params"]]
-            norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            # Clipping makes any finite gradient harmless, if only its norm can be told. Float64 costs next to nothing
+            # on an accelerator, where to look first would cost more; on a CPU it is the other way round.
+            wide = self._clips and self._every > 1
+            norm = wide_norm(gradients) if wide else get_total_norm(gradients)
+            if self._clips and not wide and math.isinf(norm.item()):
+                norm = wide_norm(gradients)
             pl_module.gradient_norm = norm
         if self._every == 1 and self._alone:
             # The way of nearly every step on a CPU.
@@ -174,7 +193,7 @@ class NumericalHealth(Callback):
     def _read(self, trainer: pl.Trainer, experiment: Experiment, optimizer: Optimizer, current: int | None) -> bool:
         """Whether training went back, because of the numbers kept; ``current`` is the step that is being taken."""
         losses = torch.stack([each.loss.float() for each in self._numbers]).tolist()
-        norms = torch.stack([each.norm.float() for each in self._numbers]).tolist()
+        norms = torch.stack([each.norm.double() for each in self._numbers]).tolist()
         steps = [each.step for each in self._numbers]
         bad_losses = [step for step, loss in zip(steps, losses, strict=True) if not self._is_fine(loss, 0.0)]
         bad_norms = [step for step, norm in zip(steps, norms, strict=True) if not self._is_fine(0.0, norm)]
@@ -250,7 +269,13 @@ class NumericalHealth(Callback):
         if gradient is not None:
             return f"the gradient of {gradient}", given[-1]
         held = first_bad(experiment.network.named_parameters())
-        return None if held is None else f"the parameter {held}", given[-1]
+        if held is not None:
+            return f"the parameter {held}", given[-1]
+        gradients = {name: each.grad for name, each in experiment.network.named_parameters() if each.grad is not None}
+        largest = max(gradients, key=lambda name: gradients[name].abs().max().item(), default=None)
+        if largest is None or gradients[largest].abs().max() < 1e15:
+            return None, given[-1]
+        return f"gradients that are finite, but too large to be squared, first of all that of {largest}", given[-1]
 
     @staticmethod
     def _last_network(trainer: pl.Trainer, network: nn.Module) -> nn.Module:

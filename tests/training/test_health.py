@@ -9,6 +9,7 @@ import torch
 import memnet
 from memnet.training import NumericalHealth
 from memnet.training.cli import MemnetCLI
+from memnet.training.health import wide_norm
 from memnet.training.runs import read_metrics
 from tests.training.standins import assert_same
 
@@ -98,6 +99,27 @@ def test_a_loss_that_explodes(spoilt, write, exit_code, capsys):
 def test_gradients_that_explode(spoilt, write, exit_code, capsys):
     assert exit_code("fit", "--config", write(spoilt("gradient", value=1e9, health={"max_gradient_norm": 1e6}))) == 1
     assert "norm became 1e+09 at step 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("every", [None, 3])
+def test_gradients_too_large_to_be_squared_are_clipped_like_any_other(spoilt, write, exit_code, every):
+    config = spoilt("gradient", value=1e30, health={"every": every})
+    config["trainer"]["gradient_clip_val"] = 10.0
+    assert exit_code("fit", "--config", write(config)) is None
+    assert last_checkpoint()["global_step"] == 12
+
+
+def test_without_clipping_they_end_training(spoilt, write, exit_code, capsys):
+    assert exit_code("fit", "--config", write(spoilt("gradient", value=1e30))) == 1
+    error = capsys.readouterr().err
+    assert "norm became inf at step 5" in error and "finite, but too large" in error and "answer.bias" in error
+
+
+def test_the_norm_is_that_of_all_numbers():
+    gradients = [torch.randn(3, 4), torch.randn(5)]
+    expected = torch.cat([each.flatten() for each in gradients]).double().norm()
+    torch.testing.assert_close(wide_norm(gradients), expected)
+    torch.testing.assert_close(wide_norm([1e30 * each for each in gradients]) / 1e30, expected)
 
 
 @pytest.mark.parametrize("every", [None, 3])
