@@ -96,6 +96,10 @@ class AssociativeRecall(GrowingTask):
         return to_batch(inputs, targets, mask, steps)
 
     def up_to(self, longest: int) -> Sampler:
+        if self.full_until:
+            raise ValueError(
+                f"full_until is {self.full_until}, but must be 0 beside a Curriculum, which begins with short lists."
+            )
         return partial(self.sample, num_items=(self.min_items, max(self.min_items, longest)))
 
     def ladder(self) -> dict[str, Sampler]:

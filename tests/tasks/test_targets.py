@@ -93,6 +93,8 @@ def test_associative_recall_can_begin_with_full_lists():
     items = [(batch.lengths - 9) // 4 for batch in batches]
     assert torch.cat(items[:3]).unique().tolist() == [6]
     assert torch.cat(items[3:]).unique().tolist() == [2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="full_until is 300, but must be 0 beside a Curriculum"):
+        task.up_to(3)
     plain = AssociativeRecall()
     assert torch.equal(next(iter(task.val_dataloader())).inputs, next(iter(plain.val_dataloader())).inputs)
 
