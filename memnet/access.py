@@ -63,6 +63,7 @@ class ReadAccess(Access):
         if control_size is not None:
             emit_size = num_read_heads * addressing.emit_size
             self.interface = nn.Linear(check_positive("control_size", control_size), emit_size)
+            _begin_around(self.interface, addressing.emission_start * num_read_heads)
 
     def init_state(
         self,
@@ -171,10 +172,8 @@ class ReadWriteAccess(Access):
         _check_fits("read_addressing", read_addressing, num_slots, slot_size, num_read_heads, num_write_heads)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self.memory_start(1, num_slots, slot_size, like=self.interface.weight)  # refuses a memory of another size
-        heads = [write_addressing.emission_start * num_write_heads, read_addressing.emission_start * num_read_heads]
-        start = self.interface.bias.new_tensor(sum(heads, ()))
-        with torch.no_grad():
-            self.interface.bias[: len(start)] += start
+        write_start = write_addressing.emission_start * num_write_heads
+        _begin_around(self.interface, write_start + read_addressing.emission_start * num_read_heads)
 
     def _emission_sizes(self) -> list[int]:
         return [
@@ -224,6 +223,12 @@ class ReadWriteAccess(Access):
         write_state = self.write_addressing.after_read(read_weights, write_state)
         read_state = self.read_addressing.after_read(read_weights, read_state)
         return reads, ReadWriteState(memory, write_state, read_state)
+
+
+def _begin_around(interface: nn.Linear, start: tuple[float, ...]) -> None:
+    """Adds to the biases of the emissions that come first what they are to lie around before training."""
+    with torch.no_grad():
+        interface.bias[: len(start)] += interface.bias.new_tensor(start)
 
 
 def _check_fits(

@@ -280,6 +280,17 @@ def test_heads_begin_around_the_strength_that_the_score_says(strength):
     assert not started.any()
 
 
+def test_readers_with_an_interface_of_their_own_begin_there_too():
+    def bias(**settings):
+        torch.manual_seed(0)
+        scheme = memnet.ContentAddressing(memnet.CosineScore(3, **settings))
+        return ReadAccess(scheme, 3, num_read_heads=2, control_size=5).interface.bias
+
+    started = (bias(start_strength=5.0) - bias()).detach()
+    torch.testing.assert_close(F.softplus(started[[3, 7]]), torch.full((2,), 5.0))
+    assert started.count_nonzero() == 2
+
+
 @pytest.mark.parametrize("kept", [1, 3])
 def test_every_addressing_hands_on_where_its_score_begins(kept):
     score = memnet.CosineScore(4, start_strength=3.0)

@@ -37,7 +37,7 @@ class Addressing(nn.Module, abc.ABC, Generic[StateT]):
     def emission_start(self) -> tuple[float, ...]:
         """What an untrained head's emission lies around, ``emit_size`` numbers; zeros by default.
 
-        A memory adds it to the bias of the layer that emits.
+        A memory adds it to the bias of the layer that emits, if that has one.
         """
         return (0.0,) * self.emit_size
 

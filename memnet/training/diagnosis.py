@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from memnet.recording import has_hooks
 from tasks.base import Task
 
+# The squares of some hundred million such numbers, a large network, add up to more than float32 holds.
+_LARGE = 1e15
+
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The floating-point tensors in nested tuples, lists and dictionaries, each with the path to it.
@@ -49,8 +52,24 @@ def bad_gradient(network: nn.Module) -> str | None:
     Args:
         network: after a backward pass.
     """
-    gradients = ((name, each.grad) for name, each in network.named_parameters())
-    return first_bad((name, gradient) for name, gradient in gradients if gradient is not None)
+    return first_bad(_gradients(network))
+
+
+def too_large_gradient(network: nn.Module) -> str | None:
+    """In words, that finite gradients are too large to be squared, or None where they are not.
+
+    Args:
+        network: after a backward pass.
+    """
+    sizes = {name: gradient.abs().max().item() for name, gradient in _gradients(network)}
+    name = max(sizes, key=sizes.__getitem__, default=None)
+    if name is None or sizes[name] < _LARGE:
+        return None
+    return f"gradients that are finite, but too large to be squared, first of all that of {name}"
+
+
+def _gradients(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, each.grad) for name, each in network.named_parameters() if each.grad is not None)
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from memnet.checks import check_positive
 from memnet.loading import read_checkpoint
 from memnet.training.averaging import AveragedWeights
-from memnet.training.diagnosis import bad_gradient, first_bad, plain, tensors_in, trace
+from memnet.training.diagnosis import bad_gradient, first_bad, plain, tensors_in, too_large_gradient, trace
 from memnet.training.experiment import Experiment, NonFiniteError
 from memnet.training.writing import write_whole
 
@@ -149,12 +149,7 @@ class NumericalHealth(Callback):
         if self._sees_gradients:
             parameters = [each for group in optimizer.param_groups for each in group["params"]]
             gradients = [each.grad for each in parameters if each.grad is not None]
-            # Clipping makes any finite gradient harmless, if only its norm can be told. Float64 costs next to nothing
-            # on an accelerator, where to look first would cost more; on a CPU it is the other way round.
-            wide = self._clips and self._every > 1
-            norm = wide_norm(gradients) if wide else get_total_norm(gradients)
-            if self._clips and not wide and math.isinf(norm.item()):
-                norm = wide_norm(gradients)
+            norm = self._norm(gradients)
             pl_module.gradient_norm = norm
         if self._every == 1 and self._alone:
             # The way of nearly every step on a CPU.
@@ -169,6 +164,16 @@ class NumericalHealth(Callback):
             # Without gradients the optimiser leaves its step out.
             optimizer.zero_grad(set_to_none=True)
             pl_module.leave_out()
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        # Clipping makes any finite gradient harmless, if only its norm can be told. Float64 costs next to nothing on a
+        # GPU, where to look first would cost more; on a CPU it is the other way round, and others may not have it.
+        if not (self._clips and gradients):
+            return get_total_norm(gradients)
+        if self._every > 1 and gradients[0].is_cuda:
+            return wide_norm(gradients)
+        norm = get_total_norm(gradients)
+        return wide_norm(gradients) if gradients[0].is_cpu and norm.isinf() else norm
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reads what there is, before anything is saved."""
@@ -271,11 +276,7 @@ class NumericalHealth(Callback):
         held = first_bad(experiment.network.named_parameters())
         if held is not None:
             return f"the parameter {held}", given[-1]
-        gradients = {name: each.grad for name, each in experiment.network.named_parameters() if each.grad is not None}
-        largest = max(gradients, key=lambda name: gradients[name].abs().max().item(), default=None)
-        if largest is None or gradients[largest].abs().max() < 1e15:
-            return None, given[-1]
-        return f"gradients that are finite, but too large to be squared, first of all that of {largest}", given[-1]
+        return too_large_gradient(experiment.network), given[-1]
 
     @staticmethod
     def _last_network(trainer: pl.Trainer, network: nn.Module) -> nn.Module:
