@@ -1,13 +1,9 @@
 // What the controller emits, made into a weighting: the activations of the interface and location addressing, forwards
 // and backwards (Graves, Wayne and Danihelka 2014, equations 5 to 9).
 #pragma once
+#include "cell_forward.h"
 #include "ntm_layout.h"
-
-// y = f(x) over any number of floats.
-template <typename Function>
-static INLINE void apply(int64_t count, const float* x, float* y, Function f) {
-  for (int64_t i = 0; i < count; i += LANES) store_part(y + i, f(load_part(x + i, count - i)), count - i);
-}
+#include "weighting.h"
 
 // The interface as the Linear gives it -> key through tanh, strength through softplus, gate through sigmoid, shift
 // through softmax, sharpening through 1 + softplus; erase through sigmoid, add through tanh.
@@ -77,37 +73,6 @@ static INLINE vec shifted(const Problem& p, const Emission& y, const float* firs
   vec total = {};
   for (int64_t j = 0; j < p.shifts; ++j) total += s[j] * load(first + j * step);
   return total;
-}
-
-template <typename Body>
-static INLINE void for_blocks(const Problem& p, Body body) {
-  const int64_t whole = p.slots / LANES * LANES;
-  const ivec every = ivec{} - 1;
-  for (int64_t n = 0; n < whole; n += LANES) body(n, every);
-  if (whole < p.slots) body(whole, lanes_below(p.slots - whole));
-}
-static INLINE vec only(ivec lanes, vec x) { return (vec)((ivec)x & lanes); }
-
-// to[n] = exp(score_of(n) - bound); returns 1 / their sum. The bound only has to be near the highest score: a guess of
-// the caller's nearly always is, and the highest score itself is looked for only when it is not.
-template <typename Score>
-static INLINE float softmax(const Problem& p, float guess, float* to, Score score_of) {
-  auto exponentials = [&](float bound) {
-    vec total = {};
-    for_blocks(p, [&](int64_t n, ivec lanes) {
-      vec e = only(lanes, exponential(score_of(n) - bound));
-      store(to + n, e);
-      total += e;
-    });
-    return sum(total);
-  };
-  const float total = exponentials(guess);
-  // Far from where float32 ends. NaN takes the other way, and stays NaN.
-  if (total > 1e-20f && total < 1e20f) return 1.0f / total;
-  const vec lowest = splat(-__builtin_inff());
-  vec top = lowest;
-  for_blocks(p, [&](int64_t n, ivec lanes) { top = max_of(lanes ? score_of(n) : lowest, top); });
-  return 1.0f / exponentials(highest(top));
 }
 
 // From the dot products <key, M_n> to the weighting. `ring` is scratch of ring_size numbers.

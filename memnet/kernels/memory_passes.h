@@ -3,7 +3,7 @@
 // The memory lies in blocks of LANES slots, (block, width, lane); a weighting is one number per slot. Lanes beyond the
 // last slot hold zeros in both.
 #pragma once
-#include "ntm_layout.h"
+#include "cell_layout.h"
 
 // Blocks worked on together: their sums do not wait for each other.
 constexpr int TILE = 4;
@@ -18,7 +18,7 @@ static INLINE void for_tiles(int64_t blocks, Body body) {
 }
 
 // out[n] = <query, M_n>, or added to what is there.
-static void dot_slots(const Problem& p, const float* memory, const float* query, float* out, bool add) {
+static void dot_slots(const Cell& p, const float* memory, const float* query, float* out, bool add) {
   for_tiles(p.blocks(), [&](auto tile, int64_t b) {
     constexpr int T = decltype(tile)::value;
     vec total[T];
@@ -33,7 +33,7 @@ static void dot_slots(const Problem& p, const float* memory, const float* query,
 }
 
 template <int COUNT>
-static INLINE void weigh_columns(const Problem& p, const float* memory, const float* weights, int64_t w, float* sums) {
+static INLINE void weigh_columns(const Cell& p, const float* memory, const float* weights, int64_t w, float* sums) {
   vec total[COUNT] = {};
   for (int64_t b = 0; b < p.blocks(); ++b) {
     vec weight = load(weights + b * LANES);
@@ -44,7 +44,7 @@ static INLINE void weigh_columns(const Problem& p, const float* memory, const fl
 }
 
 // sums[w] = sum_n weights_n M_n,w, lane by lane; `add_lanes` makes numbers of them.
-static void weigh_slots(const Problem& p, const float* memory, const float* weights, float* sums) {
+static void weigh_slots(const Cell& p, const float* memory, const float* weights, float* sums) {
   int64_t w = 0;
   for (; w + 8 <= p.width; w += 8) weigh_columns<8>(p, memory, weights, w, sums);
   for (; w + 4 <= p.width; w += 4) weigh_columns<4>(p, memory, weights, w, sums);
@@ -60,7 +60,7 @@ static void add_lanes(const float* sums, int64_t count, float* out) {
   }
 }
 
-static void invert_norms(const Problem& p, const float* memory, float* inverse_norm) {
+static void invert_norms(const Cell& p, const float* memory, float* inverse_norm) {
   for (int64_t b = 0; b < p.blocks(); ++b) {
     vec norm = {};
     for (int64_t w = 0; w < p.width; ++w) {
@@ -74,7 +74,7 @@ static void invert_norms(const Problem& p, const float* memory, float* inverse_n
 // M_t = M_{t-1} prod_h (1 - w_h e_h^T) + sum_h w_h a_h^T (equations 3 and 4), and 1 / |M_t,n| where it is asked for.
 // `before` and `after` may be the same. HEADS is the number of write heads, 0 for any number.
 template <int HEADS, bool NORMS>
-static void write_slots(const Problem& p, const float* before, float* after, const float* weights, const float* erase,
+static void write_slots(const Cell& p, const float* before, float* after, const float* weights, const float* erase,
                         const float* add, float* inverse_norm) {
   const int64_t lanes = p.lanes(), width = p.width;
   for_tiles(p.blocks(), [&](auto tile, int64_t b) {
@@ -107,7 +107,7 @@ static void write_slots(const Problem& p, const float* before, float* after, con
   });
 }
 
-static void write_any(const Problem& p, const float* before, float* after, const float* weights, const float* erase,
+static void write_any(const Cell& p, const float* before, float* after, const float* weights, const float* erase,
                       const float* add, float* inverse_norm) {
   const bool one = p.write_heads == 1;
   auto write = inverse_norm ? (one ? write_slots<1, true> : write_slots<0, true>)
@@ -124,7 +124,7 @@ struct MemoryGradient {
 };
 
 // dM += the gradient through the cosines of `heads` heads that addressed M, and sums[h, w] = sum_n dot_n M_n,w.
-static void score_gradient(const Problem& p, int64_t heads, const MemoryGradient& from, const float* memory,
+static void score_gradient(const Cell& p, int64_t heads, const MemoryGradient& from, const float* memory,
                            float* d_memory, float* sums) {
   const int64_t width = p.width, lanes = p.lanes();
   for (int64_t h = 0; h < heads; ++h)
@@ -153,7 +153,7 @@ static void score_gradient(const Problem& p, int64_t heads, const MemoryGradient
 }
 
 // dM_t += sum_h w_h dr_h^T for the read heads r_h = w_h^T M_t.
-static void read_gradient(const Problem& p, const float* weights, const float* d_reads, float* d_memory) {
+static void read_gradient(const Cell& p, const float* weights, const float* d_reads, float* d_memory) {
   for (int64_t h = 0; h < p.read_heads; ++h)
     for (int64_t b = 0; b < p.blocks(); ++b) {
       vec weight = load(weights + h * p.lanes() + b * LANES);
@@ -167,7 +167,7 @@ static void read_gradient(const Problem& p, const float* weights, const float* d
 // Backwards through `write_slots`: turns dM_t into dM_{t-1}, adds to the gradients of the weights (head, slot) and
 // leaves the lanes of the gradients of erase and add in d_erase and d_add (head, width). `scratch` holds 2 * heads + 1
 // vectors.
-static void write_gradient(const Problem& p, const float* before, const float* weights, const float* erase,
+static void write_gradient(const Cell& p, const float* before, const float* weights, const float* erase,
                            const float* add, float* d_memory, float* d_weights, float* d_erase, float* d_add,
                            float* scratch) {
   const int64_t lanes = p.lanes(), width = p.width, heads = p.write_heads;
@@ -204,7 +204,7 @@ static void write_gradient(const Problem& p, const float* before, const float* w
 
 // `read_gradient`, `score_gradient` of the read head and `write_gradient` in one pass, for one head of each kind: the
 // memories are loaded once.
-static void step_gradient(const Problem& p, const float* before, const float* after, const float* read_weights,
+static void step_gradient(const Cell& p, const float* before, const float* after, const float* read_weights,
                           const float* d_reads, const MemoryGradient& read, float* read_sums, const float* weights,
                           const float* erase, const float* add, float* d_memory, float* d_weights, float* d_erase,
                           float* d_add) {
@@ -247,13 +247,13 @@ static void step_gradient(const Problem& p, const float* before, const float* af
 }
 
 // (slot, width) as the caller has it <-> (block, width, lane).
-static void blocked(const Problem& p, const float* rows, float* memory) {
+static void blocked(const Cell& p, const float* rows, float* memory) {
   for (int64_t b = 0; b < p.blocks(); ++b)
     for (int64_t i = 0; i < LANES; ++i)
       for (int64_t w = 0; w < p.width; ++w)
         memory[(b * p.width + w) * LANES + i] = b * LANES + i < p.slots ? rows[(b * LANES + i) * p.width + w] : 0.0f;
 }
-static void unblocked(const Problem& p, const float* memory, float* rows) {
+static void unblocked(const Cell& p, const float* memory, float* rows) {
   for (int64_t n = 0; n < p.slots; ++n)
     for (int64_t w = 0; w < p.width; ++w) rows[n * p.width + w] = memory[(n / LANES * p.width + w) * LANES + n % LANES];
 }
