@@ -39,13 +39,13 @@ def step_back(saved: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tu
     """The gradients by what ``step`` was given.
 
     Args:
-        saved: what ``step`` was given, and the new link.
+        saved: what ``step`` was given, and the new link, which is made of it once more.
         gradients: by what ``step`` has returned.
     """
-    given = [x.contiguous() for x in saved]
+    given = [x.contiguous() for x in saved[:4]]
     # Named, so that copies live until the call is over.
     of_results = [None if x is None else x.contiguous() for x in gradients]
-    link, precedence, write_weights, read_weights, _ = given
+    link, precedence, write_weights, read_weights = given
     by_write_head = link.new_empty(*write_weights.shape[:2], *read_weights.shape[1:])
     results = [_like(link), torch.empty_like(precedence), torch.empty_like(write_weights), by_write_head]
     _library().memnet_link_backward(_sizes(given), _addresses([*given, *of_results, *results]))
