@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memnet.kernels import entity_network, link_cpu, memn2n_cpu, ntm_cpu, ntm_cuda
+from memnet.kernels import dnc_cpu, entity_network, link_cpu, memn2n_cpu, ntm_cpu, ntm_cuda
 
 Kernel = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
@@ -46,7 +46,7 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     """
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None
-    for kernel in (ntm_cpu, ntm_cuda):
+    for kernel in (ntm_cpu, ntm_cuda, dnc_cpu):
         if kernel.fits(cell, inputs, state):
             return kernel.run
     return None

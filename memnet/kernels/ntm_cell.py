@@ -1,6 +1,6 @@
 """Which cells are the standard Neural Turing Machine, and its tensors in the order in which kernels take them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -40,19 +40,25 @@ class CellSizes(NamedTuple):
 
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         """Of the tensors that ``parameters`` lists."""
-        shapes: list[tuple[int, ...]] = []
-        reads, below = self.read_heads * self.width, self.input + self.read_heads * self.width
-        for _ in range(self.layers):
-            if self.lstm:
-                gates = 4 * self.hidden
-                shapes += [(gates, below), (gates, self.hidden), (gates,), (gates,)]
-            else:
-                shapes += [(self.hidden, below), (self.hidden,)]
-            below = self.hidden
+        reads = self.read_heads * self.width
+        shapes = layer_shapes(self.input + reads, self.hidden, self.layers, self.lstm)
         emission = self.width + 1 + 1 + self.shifts + 1
         interface = (self.read_heads + self.write_heads) * emission + 2 * self.write_heads * self.width
         outputs = [(self.output, self.hidden + reads), (self.output,)]
         return [*shapes, (interface, self.hidden), (interface,), *outputs]
+
+
+def layer_shapes(input_size: int, hidden_size: int, num_layers: int, lstm: bool) -> list[tuple[int, ...]]:
+    """Of the tensors that ``layer_parameters`` lists."""
+    shapes: list[tuple[int, ...]] = []
+    for _ in range(num_layers):
+        if lstm:
+            gates = 4 * hidden_size
+            shapes += [(gates, input_size), (gates, hidden_size), (gates,), (gates,)]
+        else:
+            shapes += [(hidden_size, input_size), (hidden_size,)]
+        input_size = hidden_size
+    return shapes
 
 
 def is_standard(cell: Any) -> bool:
@@ -62,7 +68,7 @@ def is_standard(cell: Any) -> bool:
     controller, access = cell.controller, cell.access
     addressings: list[Any] = [access.read_addressing, access.write_addressing]
     return (
-        _is_standard_controller(controller)
+        is_standard_controller(controller)
         and type(cell.output) is nn.Linear
         and type(access.interface) is nn.Linear
         and all(map(_is_standard_addressing, addressings))
@@ -94,14 +100,20 @@ def parameters(cell: Any) -> list[Any]:
 
     None stands for a bias that a layer does without.
     """
+    listed = layer_parameters(cell.controller)
+    for linear in (cell.access.interface, cell.output):
+        listed += [linear.weight, linear.bias]
+    return listed
+
+
+def layer_parameters(controller: Any) -> list[Any]:
+    """Those of each layer of a standard controller, in the order of its class."""
     listed = []
-    for layer in cell.controller.layers:
+    for layer in controller.layers:
         if type(layer) is nn.LSTMCell:
             listed += [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
         else:
             listed += [layer.weight, layer.bias]
-    for linear in (cell.access.interface, cell.output):
-        listed += [linear.weight, linear.bias]
     return listed
 
 
@@ -135,15 +147,36 @@ def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
     """Whether all is standard: the cell, the call, the shapes, and float32 tensors on the device of the inputs."""
     if not is_standard(cell) or not is_plain_call():
         return False
-    states, listed, sizes = state_tensors(state), parameters(cell), sizes_of(cell)
+    states, sizes = state_tensors(state), sizes_of(cell)
+    return fits_tensors(inputs, sizes.input, states, sizes.state_shapes, parameters(cell), sizes.parameter_shapes())
+
+
+def fits_tensors(
+    inputs: Tensor,
+    input_size: int,
+    states: list[Tensor] | None,
+    state_shapes: Callable[[int], list[tuple[int, ...]]],
+    listed: list[Any],
+    shapes: list[tuple[int, ...]],
+) -> bool:
+    """Whether all are plain float32 tensors on the device of the inputs, of the shapes that a cell wants.
+
+    Args:
+        inputs: ``(batch, time, input)``.
+        input_size: their width.
+        states: the state's tensors; None if it is no state of this cell.
+        state_shapes: their shapes for a batch size.
+        listed: the parameters.
+        shapes: their shapes.
+    """
     return (
         states is not None
         and all(_is_plain_tensor(x, inputs.device) for x in (inputs, *states, *listed))
         and inputs.dim() == 3
         and 0 not in inputs.shape
-        and inputs.shape[2] == sizes.input
-        and [tuple(x.shape) for x in states] == sizes.state_shapes(len(inputs))
-        and [tuple(x.shape) for x in listed] == sizes.parameter_shapes()
+        and inputs.shape[2] == input_size
+        and [tuple(x.shape) for x in states] == state_shapes(len(inputs))
+        and [tuple(x.shape) for x in listed] == shapes
     )
 
 
@@ -159,7 +192,8 @@ def is_plain_call() -> bool:
     )
 
 
-def _is_standard_controller(controller: Any) -> bool:
+def is_standard_controller(controller: Any) -> bool:
+    """Layers of the kind that its class makes, and no others."""
     layer_types = {LSTMController: nn.LSTMCell, FeedForwardController: nn.Linear}
     layer_type = layer_types.get(type(controller))
     return (
@@ -196,6 +230,9 @@ def _modules(cell: Any) -> Iterator[nn.Module]:
         yield from (addressing, content, content.score, content.normalizer)
 
 
+_METHODS_OF_A_STEP = {"forward", "compare", "before_step", "kept", "after_write", "after_read"}
+
+
 def is_watched(module: nn.Module) -> bool:
     """Somebody has to be called at each step, or has replaced the step."""
     return bool(
@@ -203,5 +240,5 @@ def is_watched(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or not {"forward", "compare"}.isdisjoint(module.__dict__)
+        or not _METHODS_OF_A_STEP.isdisjoint(module.__dict__)
     )
