@@ -44,7 +44,7 @@ struct Problem : Cell {
   int64_t followed() const { return write_heads * read_heads; }
 
   // Several items share the passes over the controller's weights, which are as large as a few links.
-  std::vector<Group> groups() const { return groups_of(*this, contents(), 128 * 1024); }
+  std::vector<Group> groups() const { return groups_of(*this, contents(), 64 * 1024); }
 };
 
 // What a row keeps for every slot, in one piece.

@@ -15,8 +15,8 @@ struct LinkStep {
 
 // A few rows at once: their sums do not wait for each other, and what belongs to columns is loaded once for all. As many
 // read heads at once as the registers hold.
-constexpr int LINK_READS = 4;
-constexpr int link_rows(int reads) { return LANES == 16 ? (reads > 2 ? 2 : 4) : (reads > 1 ? 1 : 2); }
+constexpr int LINK_READS = 2;
+constexpr int link_rows(int reads) { return LANES == 16 ? 4 : reads > 1 ? 1 : 2; }
 
 // Calls act(column, how many there are, whether the diagonal of `row` and the few after it is among them); the number is
 // a constant but for the last ones.
@@ -37,10 +37,16 @@ constexpr int at_least_one(int count) { return count ? count : 1; }
 
 // Rows [row, row + ROWS) for READS read heads from `first` on; FIRST: L is made and stored, else it is there already.
 template <int ROWS, int READS, bool FIRST>
-static INLINE void link_rows_forward(const LinkStep& s, int64_t row, int64_t first, float* next, float* back,
+static INLINE void link_rows_forward(const LinkStep s, int64_t row, int64_t first, float* next, float* back,
                                      float* forth) {
   const int64_t n = s.slots;
-  const float* read = s.read + first * s.stride;
+  const float *read[at_least_one(READS)], *link = s.link + row * n;
+  float* against_at[at_least_one(READS)];
+  for (int r = 0; r < READS; ++r) {
+    read[r] = s.read + (first + r) * s.stride;
+    against_at[r] = back + (first + r) * s.stride;
+  }
+  next += row * n;
   vec to[ROWS], left[ROWS], along[at_least_one(READS)][ROWS] = {};
   for (int k = 0; k < ROWS; ++k) {
     to[k] = splat(s.write[row + k]);
@@ -50,14 +56,14 @@ static INLINE void link_rows_forward(const LinkStep& s, int64_t row, int64_t fir
     const vec w = load_part(s.write + j, lanes), p = load_part(s.precedence + j, lanes);
     vec reading[at_least_one(READS)], against[at_least_one(READS)];
     for (int r = 0; r < READS; ++r) {
-      reading[r] = load_part(read + r * s.stride + j, lanes);
-      against[r] = load_part(back + (first + r) * s.stride + j, lanes);
+      reading[r] = load_part(read[r] + j, lanes);
+      against[r] = load_part(against_at[r] + j, lanes);
     }
     for (int k = 0; k < ROWS; ++k) {
-      float* at = next + (row + k) * n + j;
+      float* at = next + k * n + j;
       vec x;
       if (FIRST) {
-        x = (left[k] - w) * load_part(s.link + (row + k) * n + j, lanes) + to[k] * p;
+        x = (left[k] - w) * load_part(link + k * n + j, lanes) + to[k] * p;
         if (diagonal) x = without(x, row + k - j);
         store_part(at, x, lanes);
       } else {
@@ -65,10 +71,10 @@ static INLINE void link_rows_forward(const LinkStep& s, int64_t row, int64_t fir
       }
       for (int r = 0; r < READS; ++r) {
         along[r][k] += x * reading[r];
-        against[r] += x * read[r * s.stride + row + k];
+        against[r] += x * read[r][row + k];
       }
     }
-    for (int r = 0; r < READS; ++r) store_part(back + (first + r) * s.stride + j, against[r], lanes);
+    for (int r = 0; r < READS; ++r) store_part(against_at[r] + j, against[r], lanes);
   });
   for (int r = 0; r < READS; ++r)
     for (int k = 0; k < ROWS; ++k) forth[(first + r) * s.stride + row + k] = sum(along[r][k]);
@@ -93,7 +99,7 @@ static void link_forward(const LinkStep& s, float* next, float* back, float* for
     first ? link_forward_some<READS, false>(s, first, next, back, forth) \
           : link_forward_some<READS, true>(s, first, next, back, forth); \
     break;
-      CASE(1) CASE(2) CASE(3) CASE(4)
+      CASE(1) CASE(2)
 #undef CASE
     }
   }
@@ -114,11 +120,17 @@ struct LinkGradient {
 
 // LAST: these are the last read heads, so that dL is all there.
 template <int ROWS, int READS, bool LAST>
-static INLINE void link_rows_backward(const LinkStep& s, const LinkGradient& g, int64_t row, int64_t first) {
+static INLINE void link_rows_backward(const LinkStep s, const LinkGradient g, int64_t row, int64_t first) {
   const int64_t n = s.slots;
-  const float *read = s.read + first * s.stride, *d_back = g.d_back + first * s.stride;
-  const float* d_forth = g.d_forth + first * s.stride;
-  float* d_read = g.d_read + first * s.stride;
+  const float *read[READS], *d_back[READS], *d_forth[READS], *links = s.link + row * n;
+  float *d_read[READS], *d_links = g.d_link + row * n;
+  for (int r = 0; r < READS; ++r) {
+    const int64_t start = (first + r) * s.stride;
+    read[r] = s.read + start;
+    d_back[r] = g.d_back + start;
+    d_forth[r] = g.d_forth + start;
+    d_read[r] = g.d_read + start;
+  }
   vec to[ROWS], left[ROWS], by_row[ROWS] = {}, by_read[READS][ROWS] = {};
   for (int k = 0; k < ROWS; ++k) {
     to[k] = splat(s.write[row + k]);
@@ -128,32 +140,34 @@ static INLINE void link_rows_backward(const LinkStep& s, const LinkGradient& g, 
     const vec w = load_part(s.write + j, lanes), p = load_part(s.precedence + j, lanes);
     vec reading[READS], against[READS], d_reading[READS];
     for (int r = 0; r < READS; ++r) {
-      reading[r] = load_part(read + r * s.stride + j, lanes);
-      against[r] = load_part(d_back + r * s.stride + j, lanes);
-      d_reading[r] = load_part(d_read + r * s.stride + j, lanes);
+      reading[r] = load_part(read[r] + j, lanes);
+      against[r] = load_part(d_back[r] + j, lanes);
+      d_reading[r] = load_part(d_read[r] + j, lanes);
     }
     vec d_w = {}, d_p = {};
     for (int k = 0; k < ROWS; ++k) {
-      const vec link = load_part(s.link + (row + k) * n + j, lanes), kept = left[k] - w;
-      vec next = kept * link + to[k] * p, d = load_part(g.d_link + (row + k) * n + j, lanes);
+      const vec link = load_part(links + k * n + j, lanes), kept = left[k] - w;
+      vec next = kept * link + to[k] * p, d = load_part(d_links + k * n + j, lanes);
       if (diagonal) next = without(next, row + k - j);
       for (int r = 0; r < READS; ++r) {
-        const float forth = d_forth[r * s.stride + row + k];
-        d += forth * reading[r] + read[r * s.stride + row + k] * against[r];
+        const float forth = d_forth[r][row + k];
+        d += forth * reading[r];
+        d += read[r][row + k] * against[r];
         d_reading[r] += forth * next;
         by_read[r][k] += next * against[r];
       }
       if (diagonal) d = without(d, row + k - j);
       if (LAST) {
         const vec product = d * link;
-        by_row[k] += d * p - product;
+        by_row[k] += d * p;
+        by_row[k] -= product;
         d_w -= product;
         d_p += to[k] * d;
         d *= kept;
       }
-      store_part(g.d_link + (row + k) * n + j, d, lanes);
+      store_part(d_links + k * n + j, d, lanes);
     }
-    for (int r = 0; r < READS; ++r) store_part(d_read + r * s.stride + j, d_reading[r], lanes);
+    for (int r = 0; r < READS; ++r) store_part(d_read[r] + j, d_reading[r], lanes);
     if (LAST) {
       store_part(g.d_write + j, load_part(g.d_write + j, lanes) + d_w, lanes);
       store_part(g.d_precedence + j, load_part(g.d_precedence + j, lanes) + d_p, lanes);
@@ -161,7 +175,7 @@ static INLINE void link_rows_backward(const LinkStep& s, const LinkGradient& g, 
   });
   for (int k = 0; k < ROWS; ++k) {
     if (LAST) g.d_write[row + k] += sum(by_row[k]);
-    for (int r = 0; r < READS; ++r) d_read[r * s.stride + row + k] += sum(by_read[r][k]);
+    for (int r = 0; r < READS; ++r) d_read[r][row + k] += sum(by_read[r][k]);
   }
 }
 
@@ -181,7 +195,7 @@ static void link_backward(const LinkStep& s, const LinkGradient& g) {
   case READS:                                                                                        \
     last ? link_backward_some<READS, true>(s, g, first) : link_backward_some<READS, false>(s, g, first); \
     break;
-      CASE(1) CASE(2) CASE(3) CASE(4)
+      CASE(1) CASE(2)
 #undef CASE
     }
   }

@@ -164,10 +164,8 @@ static void read_gradient(const Cell& p, const float* weights, const float* d_re
     }
 }
 
-// Backwards through `write_slots`: turns dM_t into dM_{t-1}, adds to the gradients of the weights (head, slot) and
-// leaves the lanes of the gradients of erase and add in d_erase and d_add (head, width). `scratch` holds 2 * heads + 1
-// vectors.
-static void write_gradient(const Cell& p, const float* before, const float* weights, const float* erase,
+// Backwards through `write_slots` for any number of heads.
+static void write_gradient_of_several(const Cell& p, const float* before, const float* weights, const float* erase,
                            const float* add, float* d_memory, float* d_weights, float* d_erase, float* d_add,
                            float* scratch) {
   const int64_t lanes = p.lanes(), width = p.width, heads = p.write_heads;
@@ -200,6 +198,47 @@ static void write_gradient(const Cell& p, const float* before, const float* weig
         store(d_erase + sum_at, load(d_erase + sum_at) - through * kept_by_others);
       }
     }
+}
+
+// The same for one head.
+static void write_gradient_of_one(const Cell& p, const float* before, const float* weights, const float* erase,
+                                  const float* add, float* d_memory, float* d_weights, float* d_erase, float* d_add) {
+  const int64_t width = p.width;
+  for_tiles(p.blocks(), [&](auto tile, int64_t b) {
+    constexpr int T = decltype(tile)::value;
+    vec weight[T], d_weight[T];
+    for (int i = 0; i < T; ++i) {
+      weight[i] = load(weights + (b + i) * LANES);
+      d_weight[i] = load(d_weights + (b + i) * LANES);
+    }
+    for (int64_t w = 0; w < width; ++w) {
+      const vec erased = splat(erase[w]), added = splat(add[w]);
+      vec sum_erase = b ? load(d_erase + w * LANES) : vec{}, sum_add = b ? load(d_add + w * LANES) : vec{};
+      for (int i = 0; i < T; ++i) {
+        const int64_t at = ((b + i) * width + w) * LANES;
+        const vec old = load(before + at), d = load(d_memory + at), through = weight[i] * d;
+        d_weight[i] += d * (added - erased * old);
+        sum_add += through;
+        sum_erase -= through * old;
+        store(d_memory + at, d - erased * through);
+      }
+      store(d_erase + w * LANES, sum_erase);
+      store(d_add + w * LANES, sum_add);
+    }
+    for (int i = 0; i < T; ++i) store(d_weights + (b + i) * LANES, d_weight[i]);
+  });
+}
+
+// Backwards through `write_slots`: turns dM_t into dM_{t-1}, adds to the gradients of the weights (head, slot) and
+// leaves the lanes of the gradients of erase and add in d_erase and d_add (head, width). `scratch` holds 2 * heads + 1
+// vectors.
+static void write_gradient(const Cell& p, const float* before, const float* weights, const float* erase,
+                           const float* add, float* d_memory, float* d_weights, float* d_erase, float* d_add,
+                           float* scratch) {
+  if (p.write_heads == 1)
+    write_gradient_of_one(p, before, weights, erase, add, d_memory, d_weights, d_erase, d_add);
+  else
+    write_gradient_of_several(p, before, weights, erase, add, d_memory, d_weights, d_erase, d_add, scratch);
 }
 
 // `read_gradient`, `score_gradient` of the read head and `write_gradient` in one pass, for one head of each kind: the

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memnet import NTM, FeedForwardController, LSTMController, kernels, unroll
-from memnet.kernels import build, ntm_cell, ntm_cpu
+from memnet import DNC, NTM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
+from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu
 
 needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
 
@@ -27,6 +27,10 @@ CONTROLLERS = {
         f"feed-forward-{layers}": partial(FeedForwardController, hidden_size=17, num_layers=layers) for layers in (1, 2)
     },
 }
+DNC_CONTROLLERS = {
+    **CONTROLLERS,
+    **{f"normalized {name}": partial(NormalizedController, controller=make) for name, make in CONTROLLERS.items()},
+}
 
 
 class Results(NamedTuple):
@@ -39,21 +43,57 @@ class Results(NamedTuple):
 def make(num_slots: int = 7, slot_size: int = 5, gain: float = 1.5, **options: Any) -> NTM:
     """A small model whose weights are large enough for every part of it to matter."""
     options.setdefault("controller", CONTROLLERS["lstm-1"])
-    model = NTM(4, 3, num_slots, slot_size, **options)
+    return _shaken(NTM(4, 3, num_slots, slot_size, **options), gain)
+
+
+def make_dnc(num_slots: int = 7, slot_size: int = 5, num_read_heads: int = 1, gain: float = 1.5, **options: Any) -> DNC:
+    """The same of the Differentiable Neural Computer."""
+    options.setdefault("controller", CONTROLLERS["lstm-1"])
+    return _shaken(DNC(4, 3, num_slots, slot_size, num_read_heads, **options), gain)
+
+
+def _shaken(model: Any, gain: float) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(gain).add_(0.1 * torch.randn(parameter.shape))
     return model
 
 
-def states(model: NTM, batch: int) -> list[Tensor]:
+def tensors_of(state: Any) -> list[Tensor]:
+    """A state's tensors, in the order in which its kernel has them."""
+    return dnc_cell.state_tensors(state) or ntm_cell.state_tensors(state)
+
+
+def state_of(model: NTM | DNC, tensors: list[Tensor]) -> Any:
+    """The state whose ``tensors_of`` these are."""
+    if isinstance(model, NTM):
+        return ntm_cell.state_of(tensors)
+    sizes = dnc_cell.sizes_of(model.cell)
+    return dnc_cell.state_of(tensors, sizes.lstm, sizes.erase_freed)
+
+
+def states(model: NTM | DNC, batch: int) -> list[Tensor]:
     """A state that differs from item to item; weights are positive and sum to 1."""
     with torch.no_grad():
-        start = ntm_cell.state_tensors(model.cell.init_state(batch))
-    drawn = [x + 0.3 * torch.randn(x.shape, dtype=torch.float64).to(x) for x in start]
-    for weights in (-3, -2):
-        drawn[weights] = torch.randn(drawn[weights].shape, dtype=torch.float64).to(drawn[weights]).softmax(-1)
+        start = tensors_of(model.cell.init_state(batch))
+    drawn = [x + 0.3 * _normal(x) for x in start]
+    if isinstance(model, NTM):
+        for weights in (-3, -2):
+            drawn[weights] = _normal(drawn[weights]).softmax(-1)
+        return drawn
+    write, read = state_of(model, drawn).access[1:]
+    for tensor in (write.read_weights, *read[1:-1]):
+        tensor.copy_(_normal(tensor).softmax(-1))
+    # No two slots are used alike: where they are, rounding would say which comes first.
+    for tensor in (write.usage, *([] if write.retention is None else [write.retention])):
+        tensor.copy_(_normal(tensor).sigmoid())
+    slots = read.link.shape[-1]
+    read.link.copy_(_normal(read.link).sigmoid() / slots * (1 - torch.eye(slots)))
     return drawn
+
+
+def _normal(like: Tensor) -> Tensor:
+    return torch.randn(like.shape, dtype=torch.float64).to(like)
 
 
 def weigh(tensors: list[Tensor]) -> Tensor:
@@ -63,7 +103,7 @@ def weigh(tensors: list[Tensor]) -> Tensor:
 
 
 def results(
-    model: NTM,
+    model: NTM | DNC,
     inputs: Tensor,
     start: list[Tensor],
     lengths: Tensor | None = None,
@@ -73,8 +113,8 @@ def results(
     inputs = inputs.detach().clone().requires_grad_()
     start = [x.detach().clone().requires_grad_() for x in start]
     parameters = {name: x for name, x in model.named_parameters() if "initial" not in name and "start" not in name}
-    outputs, state = unroll(model.cell, inputs, ntm_cell.state_of(start), lengths)
-    end = ntm_cell.state_tensors(state)
+    outputs, state = unroll(model.cell, inputs, state_of(model, start), lengths)
+    end = tensors_of(state)
     loss = loss_of([outputs, *end])
     sources = {"inputs": inputs, **{f"state {i}": x for i, x in enumerate(start)}, **parameters}
     gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True, materialize_grads=True)
@@ -83,14 +123,14 @@ def results(
 
 
 def assert_right(
-    model: NTM,
+    model: NTM | DNC,
     inputs: Tensor,
     start: list[Tensor],
     lengths: Tensor | None = None,
     loss_of: Callable[[list[Tensor]], Tensor] = weigh,
 ) -> None:
     """The kernel's numbers are those of the plain loop in double precision."""
-    assert kernels.find(model.cell, inputs, ntm_cell.state_of(start)) is not None
+    assert kernels.find(model.cell, inputs, state_of(model, start)) is not None
     got = results(model, inputs, start, lengths, loss_of)
     with kernels.disabled():
         plain = results(model, inputs, start, lengths, loss_of)
@@ -112,6 +152,6 @@ def assert_same(got: Results, expected: Results) -> None:
             assert torch.equal(part[name], other), name
 
 
-def compare(model: NTM, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
+def compare(model: NTM | DNC, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
     """The kernel and the plain loop in double precision give the same numbers for random inputs and state."""
     assert_right(model, scale * torch.randn(batch, time, 4), states(model, batch), lengths)

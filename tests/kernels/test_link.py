@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.backends.debugging import aot_eager
 
 from memnet import DNC, kernels
-from memnet.kernels import build, link_cpu
+from memnet.kernels import build, dnc_cpu, link_cpu
 from memnet.linking import link_and_follow
 
 pytestmark = pytest.mark.skipif(build.load(link_cpu.SOURCE) is None, reason="there is no C++ compiler here")
@@ -75,7 +75,8 @@ def test_nan_stays_nan():
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (3, 2)])
-def test_a_dnc_is_the_same_with_and_without(heads):
+def test_a_dnc_is_the_same_with_and_without(heads, monkeypatch):
+    monkeypatch.setattr(dnc_cpu, "fits", lambda *arguments: False)  # the whole sequence's kernel comes first
     reads, writes = heads
     model = DNC(3, 2, num_slots=9, slot_size=4, num_read_heads=reads, num_write_heads=writes)
     inputs = torch.randn(4, 12, 3)
