@@ -250,10 +250,11 @@ def test_a_differentiable_neural_computer_in_chunks():
     """Where its read heads have read is twice in its state."""
     torch.manual_seed(6)
     cell = DNC(3, 2, num_slots=5, slot_size=4, num_read_heads=2, controller=partial(LSTMController, hidden_size=6)).cell
-    _, state = unroll(cell, torch.randn(3, 2, 3))
-    assert state.access.write.read_weights is state.access.read.read_weights
-    assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), None, None)
-    assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), torch.tensor([4, 3, 3]), torch.tensor([4, 1, 2]))
+    with kernels.disabled():  # on a CPU there is one for this cell
+        _, state = unroll(cell, torch.randn(3, 2, 3))
+        assert state.access.write.read_weights is state.access.read.read_weights
+        assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), None, None)
+        assert_same_in_chunks(cell, state, torch.randn(3, 8, 3), torch.tensor([4, 3, 3]), torch.tensor([4, 1, 2]))
 
 
 def test_what_a_step_computes_is_handed_on_without_a_copy():

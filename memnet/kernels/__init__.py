@@ -34,9 +34,18 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
 
     There is one for the Neural Turing Machine on the CPU and one on NVIDIA GPUs: for a ``MemoryCell`` of an
     ``LSTMController`` or ``FeedForwardController`` and a ``ReadWriteAccess`` whose heads all use ``LocationAddressing``
-    around ``ContentAddressing(CosineScore, Softmax)``, in float32. They step aside for anything else: a subclass (its
-    equations may be others), another dtype, hooks (somebody watches the steps), autocast, compilation, ``torch.func``.
-    So they do where no C++ compiler is found, or the GPU's kernel does not run, after one warning.
+    around ``ContentAddressing(CosineScore, Softmax)``, in float32. There is one for the Differentiable Neural Computer
+    on the CPU: for such a cell, also with a ``NormalizedController`` or ``BypassedOutput``, whose read heads use
+    ``LinkAddressing`` and whose write heads use ``AllocationAddressing``, both around ``ContentAddressing(CosineScore,
+    Softmax)`` or both with ``MaskedCosineScore``, with all their options.
+
+    They step aside for anything else: a subclass (its equations may be others), another dtype, hooks (somebody watches
+    the steps), autocast, compilation, ``torch.func``. So they do where no C++ compiler is found, or the GPU's kernel
+    does not run, after one warning.
+
+    Slots that are used alike but for a rounding change places in the Differentiable Neural Computer's allocation when
+    they are rounded otherwise, and so do numbers that follow from it: between kernel and plain loop as between any two
+    machines.
 
     The GPU's kernel needs Triton (which comes with PyTorch for CUDA) and takes memories of up to
     ``ntm_cuda.MAX_MEMORY`` numbers and ``ntm_cuda.MAX_SHIFTS`` shifts. It is compiled when it is first used.

@@ -1,4 +1,4 @@
-"""Which cells are the standard Differentiable Neural Computer, and its tensors in the order in which the kernel takes them."""
+"""Which cells are the standard Differentiable Neural Computer, and its tensors as its kernel takes them."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -75,22 +75,20 @@ def is_standard(cell: Any) -> bool:
     """Exact types all the way down: a subclass may have other equations. And nobody to be called at each step."""
     if type(cell) is not MemoryCell or type(cell.access) is not ReadWriteAccess:
         return False
-    access, controller, output = cell.access, cell.controller, cell.output
+    access: Any = cell.access
+    controller: Any = cell.controller
+    output: Any = cell.output
     read, write = access.read_addressing, access.write_addressing
     return (
         _is_standard_controller(controller)
         and type(output) in (nn.Linear, BypassedOutput)
-        and (type(output) is nn.Linear or output.control_size == controller.output_size)
+        and getattr(output, "control_size", controller.output_size) == controller.output_size
         and type(access.interface) is nn.Linear
         and type(read) is LinkAddressing
         and type(write) is AllocationAddressing
-        and all(type(addressing.inner) is ContentAddressing for addressing in (read, write))
-        and all(type(addressing.inner.normalizer) is Softmax for addressing in (read, write))
-        and type(read.inner.score) in (CosineScore, MaskedCosineScore)
-        and type(read.inner.score) is type(write.inner.score)
-        and read.inner.score.eps == write.inner.score.eps
         and read.num_write_heads == access.num_write_heads
         and write.num_read_heads == access.num_read_heads
+        and _are_standard_contents(read.inner, write.inner)
         and not any(map(is_watched, _modules(cell)))
     )
 
@@ -146,8 +144,9 @@ def state_of(tensors: list[Tensor], lstm: bool, erase_freed: bool) -> MemoryStat
     controller = LSTMState(next(left), next(left)) if lstm else None
     memory = next(left)
     write = AllocationState(next(left), next(left), next(left) if erase_freed else None, None)
-    *link, reads = left
-    return MemoryState(controller, ReadWriteState(memory, write, LinkState(*link, None)), reads)
+    link, precedence, backward, forward, read_weights, reads = left
+    read = LinkState(link, precedence, backward, forward, read_weights, None)
+    return MemoryState(controller, ReadWriteState(memory, write, read), reads)
 
 
 def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
@@ -171,8 +170,18 @@ def _inner_controller(controller: Any) -> Any:
 
 
 def _is_standard_controller(controller: Any) -> bool:
+    normalized = type(controller) is NormalizedController
     return is_standard_controller(_inner_controller(controller)) and (
-        type(controller) is not NormalizedController or type(controller.norm) is nn.LayerNorm
+        not normalized or type(controller.norm) is nn.LayerNorm
+    )
+
+
+def _are_standard_contents(*contents: Any) -> bool:
+    return (
+        all(type(content) is ContentAddressing and type(content.normalizer) is Softmax for content in contents)
+        and all(type(content.score) in (CosineScore, MaskedCosineScore) for content in contents)
+        and len({type(content.score) for content in contents}) == 1
+        and len({content.score.eps for content in contents}) == 1
     )
 
 

@@ -1,4 +1,4 @@
-"""The whole-sequence Differentiable Neural Computer on the CPU; the arithmetic is in ``dnc_cpu.cpp`` and its headers."""
+"""The whole-sequence Differentiable Neural Computer on the CPU; the arithmetic is in ``dnc_cpu.cpp``."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The whole-sequence Neural Turing Machine on the CPU; the arithmetic is in ``ntm_cpu.cpp`` and its headers."""
+"""The whole-sequence Neural Turing Machine on the CPU; the arithmetic is in ``ntm_cpu.cpp``."""
 
 import math
 from typing import Any

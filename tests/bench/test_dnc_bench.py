@@ -5,18 +5,18 @@ import pytest
 from memnet import DNC
 from memnet.bench.benchmarks import dnc
 from memnet.bench.copying import CopyWork
-from memnet.kernels import build, link_cpu
+from memnet.kernels import build, dnc_cpu
 
 SMALL = CopyWork(batch=2, length=2, slots=6)
 FLOOR = ["matrix products", "memory passes", "floor"]
 
 
-@pytest.mark.skipif(build.load(link_cpu.SOURCE) is None, reason="there is no C++ compiler here")
+@pytest.mark.skipif(build.load(dnc_cpu.SOURCE) is None, reason="there is no C++ compiler here")
 def test_the_ways_do_the_same_work_and_stand_beside_the_floor(settings, capsys):
     (measured,) = dnc.run(settings, [SMALL])
     assert measured.work == "batch 2, length 2, 6 slots"
     assert measured.work in capsys.readouterr().err
-    assert [row.way for row in measured.rows] == ["plain loop", "link's kernel", *FLOOR]
+    assert [row.way for row in measured.rows] == ["plain loop", "kernel", *FLOOR]
     assert 0 < measured.difference < 1e-4  # they round differently
 
 

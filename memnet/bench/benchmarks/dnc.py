@@ -1,7 +1,8 @@
 """Training step of the Differentiable Neural Computer by slots.
 
 LSTM controller of 100, rows of 20, one read and one write head, batches of 32 of the copy task with 20 vectors, 41 time
-steps. The floor is the link's: its matrix, slot x slot for each sequence, read twice and updated twice in each step.
+steps. The floor is the link's: its matrix, slot x slot for each sequence, read twice and updated twice in each step. (The
+kernel makes links anew in its backward pass, which is one more update.)
 """
 
 import copy
@@ -68,14 +69,14 @@ def _ways(model: DNC, inputs: Tensor, targets: Tensor, settings: Settings) -> tu
 
     plain = TrainingStep(model, partial(loss_of, model), kernels.disabled)
     ways, notes = [Way("plain loop", plain, plain.results)], []
-    if kernels.find_link(model.cell.init_state(len(inputs)).access.read.link) is not None:
-        linked = TrainingStep(model, partial(loss_of, model))
-        ways.append(Way("link's kernel", linked, linked.results))
+    if kernels.find(model.cell, inputs, model.cell.init_state(len(inputs))) is not None:
+        fast = TrainingStep(model, partial(loss_of, model))
+        ways.append(Way("kernel", fast, fast.results))
     else:
         notes.append("no kernel fits here, so there is only the plain loop")
     if settings.compiled:
         compiled = copy.deepcopy(model)
         compiled.compile_steps = True
-        step = TrainingStep(compiled, partial(loss_of, compiled))
+        step = TrainingStep(compiled, partial(loss_of, compiled), kernels.disabled)
         ways.append(Way("compiled steps", step, step.results))
     return ways, notes
