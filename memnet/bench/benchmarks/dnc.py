@@ -1,8 +1,8 @@
 """Training step of the Differentiable Neural Computer by slots.
 
-LSTM controller of 100, rows of 20, one read and one write head, batches of 32 of the copy task with 20 vectors, 41 time
-steps. The floor is the link's: its matrix, slot x slot for each sequence, read twice and updated twice in each step. (The
-kernel makes links anew in its backward pass, which is one more update.)
+LSTM controller of 100, rows of 20, one read and one write head, batches of 32 of the copy task with 20 vectors, 41
+time steps. The floor is the link's: its matrix, slot x slot for each sequence, read twice and updated twice in each
+step. (The kernel makes links anew in its backward pass, which is one more update.)
 """
 
 import copy
