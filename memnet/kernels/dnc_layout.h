@@ -43,8 +43,13 @@ struct Problem : Cell {
   // Forward and backward weights, (write head, read head).
   int64_t followed() const { return write_heads * read_heads; }
 
-  // Several items share the passes over the controller's weights, which are as large as a few links.
-  std::vector<Group> groups() const { return groups_of(*this, contents(), 64 * 1024); }
+  // Few enough items for their links to stay near in a core's own cache; but a large controller's weights, over which
+  // each group goes in every step, are shared by more.
+  std::vector<Group> groups() const {
+    int64_t weights = hidden * interface();
+    for (int64_t l = 0; l < layers; ++l) weights += row_of(l) * gates();
+    return groups_of(*this, contents(), std::max<int64_t>(64 * 1024, weights / 4));
+  }
 };
 
 // What a row keeps for every slot, in one piece.
