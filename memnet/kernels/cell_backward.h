@@ -74,7 +74,8 @@ struct CellBackward {
       carry_weight[l].clear();
       const int64_t skipped = sizes.below(l) - from_below(l);
       carry_weight[l].put_columns(0, from_below(l), parameters.weight_in(l) + skipped, sizes.below(l));
-      if (sizes.lstm) carry_weight[l].put_columns(from_below(l), sizes.hidden, parameters.weight_hidden(l), sizes.hidden);
+      if (sizes.lstm)
+        carry_weight[l].put_columns(from_below(l), sizes.hidden, parameters.weight_hidden(l), sizes.hidden);
     }
     input_weight.clear();
     if (d_inputs) input_weight.put_columns(0, sizes.input, parameters.weight_in(0), sizes.below(0));

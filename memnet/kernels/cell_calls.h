@@ -43,7 +43,8 @@ struct Plan {
     return scratch;
   }
 
-  // Floats that the caller has to bring: kept from forward to backward, scratch of the forward and of the backward pass.
+  // Floats that the caller has to bring: kept from forward to backward, scratch of the forward and of the backward
+  // pass.
   void count(int64_t* floats) const {
     Arena forward{nullptr}, backward{nullptr};
     Forward pass(problem, order, kept, group_size, nullptr, nullptr, nullptr, nullptr);
@@ -81,8 +82,8 @@ struct Plan {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// memnet_NAME_plan, _forward and _backward; each returns 1 where memory has run out. `sizes` are what the constructor of
-// PROBLEM takes.
+// memnet_NAME_plan, _forward and _backward; each returns 1 where memory has run out. `sizes` are what the constructor
+// of PROBLEM takes.
 #define EXPORT_SEQUENCE(NAME, PROBLEM)                                                                               \
   EXPORT int memnet_##NAME##_plan(const int64_t* sizes, const int64_t* lengths, int64_t* floats) {                   \
     try {                                                                                                            \

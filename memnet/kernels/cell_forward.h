@@ -4,8 +4,8 @@
 #include "gemm.h"
 
 // The parameters as the caller lists them: for each layer weight_ih, weight_hh, bias_ih, bias_hh with an LSTM, weight
-// and bias without; gain and bias of the layer normalisation if there is one; then weight and bias of the interface, and
-// of the output layer if there is one.
+// and bias without; gain and bias of the layer normalisation if there is one; then weight and bias of the interface,
+// and of the output layer if there is one.
 struct Parameters {
   const Cell& sizes;
   const float* const* list;

@@ -1,5 +1,5 @@
-// Sizes that cells with a controller and a memory share, the order in which their items and rows are laid out, and where
-// what is kept lies.
+// Sizes that cells with a controller and a memory share, the order in which their items and rows are laid out, and
+// where what is kept lies.
 #pragma once
 #include <algorithm>
 #include <numeric>

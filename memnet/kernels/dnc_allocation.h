@@ -1,11 +1,11 @@
-// Where there is room: the slots by usage, what is allocated of them, and what the free gates leave (DNC, "Dynamic memory
-// allocation").
+// Where there is room: the slots by usage, what is allocated of them, and what the free gates leave (DNC, "Dynamic
+// memory allocation").
 #pragma once
 #include "dnc_layout.h"
 #include "weighting.h"
 
-// order[k] is the slot with the k-th smallest usage; of equals the lower slot comes first, and NaN comes last. `keys` is
-// scratch of one weighting.
+// order[k] is the slot with the k-th smallest usage; of equals the lower slot comes first, and NaN comes last. `keys`
+// is scratch of one weighting.
 //
 // A slot's place is the number of those before it, counted for LANES slots at once: that is slots^2 comparisons, few
 // beside the link's passes, without a branch.

@@ -103,7 +103,8 @@ struct Backward : CellBackward {
     give_weightings(at().following(), item, p.read_heads, s.d_before.following(i));
     const bool none = order.length[g.first + i] == 0;
     auto overwritten = [&](int64_t which, int64_t count) {
-      if (d_state[which]) copy_or_zero(none ? d_final[which] : nullptr, item * count, count, d_state[which] + item * count);
+      const float* from = none ? d_final[which] : nullptr;
+      if (d_state[which]) copy_or_zero(from, item * count, count, d_state[which] + item * count);
     };
     if (p.erase_freed) overwritten(at().retention(), p.slots);
     overwritten(at().back(), p.followed() * p.slots);
@@ -121,8 +122,8 @@ struct Backward : CellBackward {
       const int64_t head = p.write_heads + h, start = p.emission_start(head);
       const float* y = kept.interface + r * p.interface() + start;
       float* d_weights = s.d_weights + head * lanes;
-      for (int64_t n = 0; n < lanes; n += LANES)
-        store(d_weights + n, load(s.d_before.freeing(i) + h * lanes + n) + load(s.d_before.following(i) + h * lanes + n));
+      const float *freeing = s.d_before.freeing(i) + h * lanes, *following = s.d_before.following(i) + h * lanes;
+      for (int64_t n = 0; n < lanes; n += LANES) store(d_weights + n, load(freeing + n) + load(following + n));
       dot_slots(p, memory, s.d_reads + h * p.width, d_weights, true);
       mix_gradient(p, {y + p.score(), p.write_heads}, slots.back(r, h), slots.forth(r, h), stride,
                    slots.content(r, head), d_weights, s.d_back + h * lanes, s.d_forth + h * lanes, s.d_content,

@@ -66,10 +66,10 @@ static void address_content(const Problem& p, const float* emission, const float
     return strength * c;
   });
   for_blocks(p, [&](int64_t n, ivec) { store(content + n, load(content + n) * share); });
-  // Beyond the last slot there is no content, whatever 0 times a NaN may be.
 }
 
-// Backwards through `compare`: dM += d_dot q + d_norm m^2 M, and the lanes of sum_n d_dot_n M_n and sum_n d_norm_n M_n^2.
+// Backwards through `compare`: dM += d_dot q + d_norm m^2 M, and the lanes of sum_n d_dot_n M_n and sum_n d_norm_n
+// M_n^2.
 static void compare_gradient(const Problem& p, const float* memory, const Query& query, const float* d_dots,
                              const float* d_norm, float* d_memory, float* sums) {
   const int64_t width = p.width;
@@ -108,8 +108,8 @@ struct ContentScratch {
         numbers(arena.take(round_up(2 * p.width, LANES))) {}
 };
 
-// Backwards through `address_content`: from the gradient of the weights by content to that of the memory, which is added
-// to, and to the head's part of the interface's gradient, before the activations.
+// Backwards through `address_content`: from the gradient of the weights by content to that of the memory, which is
+// added to, and to the head's part of the interface's gradient, before the activations.
 static void content_gradient(const Problem& p, const float* emission, const float* memory, const float* cosine,
                              const float* inverse_norm, const float* content, const float* d_content, float* d_memory,
                              float* d_raw, const ContentScratch& s) {

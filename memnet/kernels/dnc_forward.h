@@ -172,7 +172,8 @@ struct Forward : CellForward {
       precedence_forward(step, slots.precedence(r, w));
       std::fill(slots.precedence(r, w) + p.slots, slots.precedence(r, w) + lanes, 0.0f);
       for (int64_t h = 0; h < p.read_heads; ++h)
-        for (float* followed : {back, forth}) std::fill(followed + h * lanes + p.slots, followed + (h + 1) * lanes, 0.0f);
+        for (float* followed : {back, forth})
+          std::fill(followed + h * lanes + p.slots, followed + (h + 1) * lanes, 0.0f);
     }
   }
 
@@ -180,7 +181,8 @@ struct Forward : CellForward {
   void memory_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t i) const {
     const SlotRows& slots = kept.slots;
     const int64_t r = row(g, thread, t, i), stride = p.read_heads * p.lanes();
-    const Before before = t ? Before::of_row(p, slots, row(g, thread, t - 1, i)) : Before::of_first(kept.first, g.first + i);
+    const Before before =
+        t ? Before::of_row(p, slots, row(g, thread, t - 1, i)) : Before::of_first(kept.first, g.first + i);
     float *from = contents_after(g, s, i, t - 1), *to = contents_after(g, s, i, t);
     float* interface = kept.interface + r * p.interface();
     activate_interface(p, raw_interface(s, i), interface);

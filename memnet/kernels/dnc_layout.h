@@ -110,10 +110,10 @@ struct Kept : KeptRows {
   }
 };
 
-// Where things lie in a list of state tensors: hidden and cell (batch, layer, hidden) with an LSTM, memory (batch, slot,
-// width), usage (batch, slot), read weights as the free gates see them (batch, head, slot), retention (batch, slot) if
-// freed slots are erased, link (batch, head, slot, slot), precedence (batch, head, slot), backward and forward weights
-// (batch, write head, read head, slot), read weights as the links see them, reads (batch, head, width).
+// Where things lie in a list of state tensors: hidden and cell (batch, layer, hidden) with an LSTM, memory (batch,
+// slot, width), usage (batch, slot), read weights as the free gates see them (batch, head, slot), retention (batch,
+// slot) if freed slots are erased, link (batch, head, slot, slot), precedence (batch, head, slot), backward and forward
+// weights (batch, write head, read head, slot), read weights as the links see them, reads (batch, head, width).
 struct StateList {
   const Problem& p;
   int64_t memory() const { return p.lstm ? 2 : 0; }

@@ -13,13 +13,13 @@ struct LinkStep {
   const float *link, *precedence, *write, *read;
 };
 
-// A few rows at once: their sums do not wait for each other, and what belongs to columns is loaded once for all. As many
-// read heads at once as the registers hold.
+// A few rows at once: their sums do not wait for each other, and what belongs to columns is loaded once for all. As
+// many read heads at once as the registers hold.
 constexpr int LINK_READS = 2;
 constexpr int link_rows(int reads) { return LANES == 16 ? 4 : reads > 1 ? 1 : 2; }
 
-// Calls act(column, how many there are, whether the diagonal of `row` and the few after it is among them); the number is
-// a constant but for the last ones.
+// Calls act(column, how many there are, whether the diagonal of `row` and the few after it is among them); the number
+// is a constant but for the last ones.
 template <typename Act>
 static INLINE void by_columns(int64_t slots, int64_t row, Act act) {
   const int64_t whole = slots / LANES * LANES, diagonal = row / LANES * LANES;

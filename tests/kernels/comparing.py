@@ -32,6 +32,9 @@ DNC_CONTROLLERS = {
     **{f"normalized {name}": partial(NormalizedController, controller=make) for name, make in CONTROLLERS.items()},
 }
 
+ALL_OPTIONS = {"mask_content": True, "erase_freed": True, "sharpen_links": True}
+"""Of the Differentiable Neural Computer."""
+
 
 class Results(NamedTuple):
     """Everything that comes out of a sequence, forwards and backwards, by name."""

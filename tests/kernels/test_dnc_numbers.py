@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from comparing import (
+    ALL_OPTIONS,
     DNC_CONTROLLERS,
     TOLERANCE,
     assert_right,
@@ -29,7 +30,7 @@ OPTIONS = {
     "masked": {"mask_content": True},
     "erased": {"erase_freed": True},
     "sharpened": {"sharpen_links": True},
-    "all": {"mask_content": True, "erase_freed": True, "sharpen_links": True},
+    "all": ALL_OPTIONS,
 }
 
 
