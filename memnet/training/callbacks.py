@@ -26,6 +26,9 @@ from memnet.training.writing import WholeCheckpoints, write_whole
 class Checkpoints(Checkpoint):
     """Keeps ``best.ckpt``, chosen by the task's monitor, and ``last.ckpt``, from which training can go on.
 
+    Of validations that are equally good the last one counts: once a few validation questions are all answered, those that
+    nobody has asked go on getting better.
+
     Both are replaced as a whole or not at all, and a disk that is full costs that checkpoint only. The best one has no
     optimiser state. The last one is also written when training is interrupted or fails. Neither is ever written with
     parameters that a NaN has reached.
@@ -81,7 +84,7 @@ class Checkpoints(Checkpoint):
         value = float(trainer.callback_metrics[monitor])
         if not math.isfinite(value):
             raise NonFiniteError(f"{monitor} became {value} at step {trainer.global_step}.")
-        if value < self.best_value and self._save_best(trainer, pl_module):
+        if value <= self.best_value and self._save_best(trainer, pl_module):
             self.best_value, self.best_sequences = value, pl_module.sequences
         self._save(trainer, pl_module, self.run.last)
 

@@ -95,6 +95,13 @@ def test_a_full_disk_costs_that_checkpoint_only(tiny, write, exit_code, capsys):
     assert {path.name for path in Path("runs/tiny/version_0/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
+def test_of_validations_that_are_equally_good_the_last_one_counts(tiny, write, exit_code, unchecked):
+    tiny["model"]["optimizer"]["init_args"]["lr"] = 0.0
+    tiny["trainer"] |= {"max_steps": 6, "val_check_interval": 2}
+    assert exit_code("fit", "--config", write(tiny)) is None
+    assert torch.load("runs/tiny/version_0/checkpoints/best.ckpt")["global_step"] == 6
+
+
 class NoRoom(pl.Callback):
     """From the fourth step to the eighth there is no room; what is there by then stays readable."""
 
