@@ -42,6 +42,7 @@ from memnet.models import (
     SentenceEncoding,
     Seq2Seq,
     StoryReader,
+    StoryTransformer,
     Transformer,
     Tying,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "SparseAccess",
     "Sparsemax",
     "StoryReader",
+    "StoryTransformer",
     "TopK",
     "Trace",
     "Transformer",

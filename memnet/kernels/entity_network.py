@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -19,8 +19,7 @@ from memnet.functional import in_full_precision
 from memnet.functional_entity import UNIT_EPS
 from memnet.kernels.ntm_cell import is_plain_call
 from memnet.recording import has_hooks
-
-NULL = 0
+from memnet.story_sharing import longest_with_this_beginning, without_gaps
 
 
 def fits(model: Any) -> bool:
@@ -77,13 +76,9 @@ def pack(story: Int64[Tensor, "batch sentence word"]) -> Packed:
     Args:
         story: as for ``memnet.EntityNetwork``.
     """
-    present = (story != NULL).any(-1)
+    story, present = without_gaps(story)
     counts = present.sum(1)
-    if not bool((present[:, 1:] <= present[:, :-1]).all()):  # an empty sentence within a story
-        order = present.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        story = story.take_along_dim(rearrange(order, "batch sentence -> batch sentence 1"), dim=1)
-        present = present.take_along_dim(order, dim=1)
-    whole = _longest_with_this_beginning(story, present, counts)
+    whole = longest_with_this_beginning(story, present, counts)
     own = (whole == torch.arange(len(story), device=story.device)).nonzero().flatten()
     own = own[counts[own].argsort(descending=True, stable=True)]
     place = torch.empty_like(whole)
@@ -93,27 +88,6 @@ def pack(story: Int64[Tensor, "batch sentence word"]) -> Packed:
     words = rearrange(story[own], "story sentence word -> sentence story word")[told]
     first = F.pad(sizes.cumsum(0), (1, 0))
     return Packed(words, [size for size in sizes.tolist() if size], first[counts] + place[whole])
-
-
-def _longest_with_this_beginning(
-    story: Int64[Tensor, "batch sentence word"],
-    present: Bool[Tensor, "batch sentence"],
-    counts: Int64[Tensor, " batch"],
-) -> Int64[Tensor, " batch"]:
-    """For each story the longest one that begins with it, the first of equals.
-
-    Beginnings are known by checksums, and what seems to be the same is compared.
-    """
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.randint(-(2**62), 2**62, story.shape[1:], generator=generator).to(story.device)
-    # By story and number of sentences. Integers that overflow wrap around.
-    sums = F.pad((story * weights).sum(2).cumsum(1), (1, 0))
-    own = sums.gather(1, rearrange(counts, "batch -> batch 1"))
-    longer = rearrange(counts, "longer -> longer 1")
-    begins = (sums[:, counts] == rearrange(own, "batch 1 -> 1 batch")) & (longer >= counts)
-    whole = torch.where(begins, longer, -1).argmax(0)
-    same = ((story == story[whole]).all(2) | ~present).all(1)
-    return torch.where(same, whole, torch.arange(len(story), device=story.device))
 
 
 class _Recurrence(torch.autograd.Function):

@@ -3,7 +3,7 @@
 from memnet.models.decoders import AttentionDecoder, Decoder, PeekyDecoder, PlainDecoder
 from memnet.models.dnc import DNC
 from memnet.models.encoders import Encoder, RecurrentEncoder
-from memnet.models.entity_network import EntityNetwork, LearnedMask
+from memnet.models.entity_network import EntityNetwork
 from memnet.models.gnmt import GNMT
 from memnet.models.lstm import LSTM
 from memnet.models.mann import MANN
@@ -11,8 +11,9 @@ from memnet.models.memn2n import AdjacentTying, LateSoftmax, LayerwiseTying, Mem
 from memnet.models.ntm import NTM
 from memnet.models.sam import SAM
 from memnet.models.seq2seq import Seq2Seq
-from memnet.models.story_encoding import BagOfWords, PositionEncoding, SentenceEncoding
+from memnet.models.story_encoding import BagOfWords, LearnedMask, PositionEncoding, SentenceEncoding
 from memnet.models.story_reader import StoryReader
+from memnet.models.story_transformer import StoryTransformer
 from memnet.models.transformer import Transformer
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SentenceEncoding",
     "Seq2Seq",
     "StoryReader",
+    "StoryTransformer",
     "Transformer",
     "Tying",
 ]

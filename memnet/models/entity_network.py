@@ -1,7 +1,7 @@
 """The recurrent entity network (Henaff, Weston, Szlam, Bordes and LeCun 2017, https://arxiv.org/abs/1612.03969)."""
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,35 +12,8 @@ from memnet.addressing import ContentAddressing
 from memnet.addressing.gate import SlotGate
 from memnet.checks import check_greater_than_zero, check_positive, check_story
 from memnet.functional_entity import candidate, gated_add, prelu
-from memnet.models.story_encoding import NULL, SentenceEncoding, with_null
+from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
 from memnet.scores import DotScore
-
-
-class LearnedMask(SentenceEncoding):
-    """s = sum_i f_i * e_i: each word's vector weighted elementwise by a learned mask of its position (eq. 1).
-
-    All masks are 1 at first: a bag of words.
-
-    Args:
-        num_words: positions, the longest sentence.
-        embedding_size: d, the width of a word's vector.
-
-    Raises:
-        ValueError: a size is not positive; in forward, if a sentence is longer than ``num_words``.
-    """
-
-    def __init__(self, num_words: int, embedding_size: int):
-        super().__init__()
-        self.num_words = check_positive("num_words", num_words)
-        self.masks = nn.Parameter(torch.ones(num_words, check_positive("embedding_size", embedding_size)))
-
-    def forward(
-        self, vectors: Float[Tensor, "*batch word emb"], present: Bool[Tensor, "*batch word"]
-    ) -> Float[Tensor, "*batch emb"]:
-        longest = vectors.shape[-2]
-        if longest > self.num_words:
-            raise ValueError(f"a sentence has {longest} words, but the model's num_words is {self.num_words}.")
-        return reduce(vectors * self.masks[:longest], "... word emb -> ... emb", "sum")
 
 
 class EntityNetwork(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memnet.addressing import Addressing, ContentAddressing
 from memnet.checks import check_positive
-from memnet.functional import read
+from memnet.functional import per_head, read
 from memnet.normalizers import Softmax
 from memnet.recording import has_hooks
 from memnet.scores import ScaledDotScore
@@ -84,7 +84,7 @@ class MultiHeadRead(nn.Module):
         emission: Float[Tensor, "batch head asker emit"],
         keys: Float[Tensor, "batch head slot key"],
         values: Float[Tensor, "batch head slot key"],
-        mask: Bool[Tensor, "batch slot"] | None = None,
+        mask: Bool[Tensor, "batch slot"] | Bool[Tensor, "batch asker slot"] | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "batch asker model"]:
         """What each asker reads.
@@ -93,12 +93,12 @@ class MultiHeadRead(nn.Module):
             emission: from ``ask``.
             keys: from ``fill``.
             values: from ``fill``.
-            mask: which slots exist; None for all.
+            mask: which slots exist, or, for each asker its own, which it may look at; None for all.
             causal: asker t sees slots 0 to t only. Not together with a mask.
         """
         if not self._is_fusible():
             return self.read_with_weights(emission, keys, values, mask, causal)[0]
-        slots = None if mask is None else rearrange(mask, "batch slot -> batch 1 1 slot")
+        slots = None if mask is None else rearrange(per_head(mask), "batch asker slot -> batch 1 asker slot")
         with _fastest(emission):
             reads = F.scaled_dot_product_attention(emission, keys, values, attn_mask=slots, is_causal=causal)
         return self.output(rearrange(reads, "batch head asker val -> batch asker (head val)"))
@@ -108,7 +108,7 @@ class MultiHeadRead(nn.Module):
         emission: Float[Tensor, "batch head asker emit"],
         keys: Float[Tensor, "batch head slot key"],
         values: Float[Tensor, "batch head slot key"],
-        mask: Bool[Tensor, "batch slot"] | None = None,
+        mask: Bool[Tensor, "batch slot"] | Bool[Tensor, "batch asker slot"] | None = None,
         causal: bool = False,
     ) -> tuple[Float[Tensor, "batch asker model"], Float[Tensor, "batch head asker slot"]]:
         """The same by way of the addressing, and each head's weights."""
@@ -118,7 +118,7 @@ class MultiHeadRead(nn.Module):
             seen = torch.ones(emission.shape[1], keys.shape[1], dtype=torch.bool, device=keys.device).tril()
             mask = seen.expand(keys.shape[0], -1, -1)
         elif mask is not None:
-            mask = repeat(mask, "batch slot -> (batch head) slot", head=self.num_heads)
+            mask = repeat(mask, "batch ... -> (batch head) ...", head=self.num_heads)
         weights, _ = self.addressing(emission, keys, None, mask)
         reads = rearrange(
             read(values, weights), "(batch head) asker val -> batch asker (head val)", head=self.num_heads

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.checks import check_greater_than_zero
+from memnet.checks import check_greater_than_zero, check_positive
 
 NULL = 0
 """The null word: it pads sentences and stories, and its embedding is zero."""
@@ -79,6 +79,34 @@ class PositionEncoding(SentenceEncoding):
     ) -> Float[Tensor, "*batch emb"]:
         weights = self.weights(*vectors.shape[-2:]).to(vectors)
         return reduce(vectors * weights[present.sum(-1)], "... word emb -> ... emb", "sum")
+
+
+class LearnedMask(SentenceEncoding):
+    """s = sum_i f_i * e_i: each word's vector weighted elementwise by a learned mask of its position.
+
+    That is how the recurrent entity network reads (Henaff et al. 2017, eq. 1, https://arxiv.org/abs/1612.03969). All
+    masks are 1 at first: a bag of words.
+
+    Args:
+        num_words: positions, the longest sentence.
+        embedding_size: d, the width of a word's vector.
+
+    Raises:
+        ValueError: a size is not positive; in forward, if a sentence is longer than ``num_words``.
+    """
+
+    def __init__(self, num_words: int, embedding_size: int):
+        super().__init__()
+        self.num_words = check_positive("num_words", num_words)
+        self.masks = nn.Parameter(torch.ones(num_words, check_positive("embedding_size", embedding_size)))
+
+    def forward(
+        self, vectors: Float[Tensor, "*batch word emb"], present: Bool[Tensor, "*batch word"]
+    ) -> Float[Tensor, "*batch emb"]:
+        longest = vectors.shape[-2]
+        if longest > self.num_words:
+            raise ValueError(f"a sentence has {longest} words, but the model's num_words is {self.num_words}.")
+        return reduce(vectors * self.masks[:longest], "... word emb -> ... emb", "sum")
 
 
 def with_null(matrix: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows+1 emb"]:

@@ -17,6 +17,7 @@ from memnet.addressing import Addressing
 from memnet.checks import check_fraction, check_positive, check_source, check_symbols
 from memnet.models.encoder_decoder import EncoderDecoder
 from memnet.models.multihead import MultiHeadRead
+from memnet.models.rotary import rotate
 
 
 class LayerState(NamedTuple):
@@ -93,9 +94,22 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch source model"], mask: Bool[Tensor, "batch source"] | None
+        self,
+        x: Float[Tensor, "batch source model"],
+        mask: Bool[Tensor, "batch source"] | Bool[Tensor, "batch source source"] | None,
+        rotation: Float[Tensor, "wave batch source half"] | None = None,
     ) -> Float[Tensor, "batch source model"]:
-        x = x + self.dropout(self.attention(*self.attention.ask_and_fill(self.attention_norm(x)), mask))
+        """All positions at once.
+
+        Args:
+            x: the positions.
+            mask: which of them exist, or, for each its own, which it may look at; None for all.
+            rotation: where each of them stands, from ``rotary_encoding``; None if ``x`` says that.
+        """
+        emission, keys, values = self.attention.ask_and_fill(self.attention_norm(x))
+        if rotation is not None:
+            emission, keys = rotate(emission, rotation), rotate(keys, rotation)
+        x = x + self.dropout(self.attention(emission, keys, values, mask))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 

@@ -1,0 +1,94 @@
+"""Which of a batch's questions are asked in the course of one story, so that it can be read once for all of them."""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+NULL = 0
+
+
+class SharedStories(NamedTuple):
+    """The stories of a batch, each once, and the questions about them.
+
+    Attributes:
+        stories: the longest ones, without empty sentences before others.
+        questions: those about each story; where it has fewer than others, empty ones follow.
+        counts: after how many of the story's sentences each question is asked.
+        row: which of the stories each question of the batch is about.
+        place: which of the story's questions it is.
+    """
+
+    stories: Int64[Tensor, "story sentence word"]
+    questions: Int64[Tensor, "story question asked"]
+    counts: Int64[Tensor, "story question"]
+    row: Int64[Tensor, " batch"]
+    place: Int64[Tensor, " batch"]
+
+
+def share(story: Int64[Tensor, "batch sentence word"], question: Int64[Tensor, "batch asked"]) -> SharedStories:
+    """The stories of a batch, each once: one that is the beginning of another one is left out.
+
+    Args:
+        story: the words of each sentence, words and sentences padded with 0.
+        question: the words of each question, padded with 0.
+    """
+    story, present = without_gaps(story)
+    counts = present.sum(1)
+    whole = longest_with_this_beginning(story, present, counts)
+    own, row = torch.unique(whole, return_inverse=True)
+    sizes = torch.bincount(row, minlength=len(own))
+    order = row.argsort(stable=True)
+    place = torch.empty_like(row)
+    place[order] = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row[order]]
+    num_questions = int(sizes.max())
+    questions = question.new_zeros(len(own), num_questions, question.shape[1])
+    questions[row, place] = question
+    told = counts.new_zeros(len(own), num_questions)
+    told[row, place] = counts
+    return SharedStories(story[own, : int(counts.max())], questions, told, row, place)
+
+
+def without_gaps(
+    story: Int64[Tensor, "batch sentence word"],
+) -> tuple[Int64[Tensor, "batch sentence word"], Bool[Tensor, "batch sentence"]]:
+    """The stories with all empty sentences at the end, and which sentences there are.
+
+    Args:
+        story: the words of each sentence, words and sentences padded with 0.
+    """
+    present = (story != NULL).any(-1)
+    if not bool((present[:, 1:] <= present[:, :-1]).all()):  # an empty sentence within a story
+        order = present.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        story = story.take_along_dim(rearrange(order, "batch sentence -> batch sentence 1"), dim=1)
+        present = present.take_along_dim(order, dim=1)
+    return story, present
+
+
+def longest_with_this_beginning(
+    story: Int64[Tensor, "batch sentence word"],
+    present: Bool[Tensor, "batch sentence"],
+    counts: Int64[Tensor, " batch"],
+) -> Int64[Tensor, " batch"]:
+    """For each story the longest one that begins with it, the first of equals.
+
+    Beginnings are known by checksums, and what seems to be the same is compared.
+
+    Args:
+        story: stories without empty sentences before others.
+        present: which sentences there are.
+        counts: how many.
+    """
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randint(-(2**62), 2**62, story.shape[1:], generator=generator).to(story.device)
+    # By story and number of sentences. Integers that overflow wrap around.
+    sums = F.pad((story * weights).sum(2).cumsum(1), (1, 0))
+    own = sums.gather(1, rearrange(counts, "batch -> batch 1"))
+    longer = rearrange(counts, "longer -> longer 1")
+    begins = (sums[:, counts] == rearrange(own, "batch 1 -> 1 batch")) & (longer >= counts)
+    whole = torch.where(begins, longer, -1).argmax(0)
+    same = ((story == story[whole]).all(2) | ~present).all(1)
+    return torch.where(same, whole, torch.arange(len(story), device=story.device))
