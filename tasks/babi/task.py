@@ -71,7 +71,8 @@ class Babi(Task):
         eval_batch_size: validation and test questions in a batch, over all processes.
         seed: the order of the training questions and, where they are generated, the questions; 0 or larger.
         by_story: whether the training questions of a story follow one another and only the stories are shuffled. A
-            ``memnet.EntityNetwork`` then reads a story once for all of them, which makes training several times faster.
+            ``memnet.EntityNetwork`` or a ``memnet.StoryTransformer`` then reads a story once for all of them, which
+            makes training several times faster.
 
     Raises:
         ValueError: a number is out of its range, or download is said without a folder; and, when the data are read, a

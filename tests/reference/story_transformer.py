@@ -1,0 +1,64 @@
+"""The Transformer over sentences for one story and one question, in plain loops over positions and heads."""
+
+import numpy as np
+
+from tests.reference.entity_network import encode
+from tests.reference.transformer import add, feed_forward, norm, softmax
+
+BASE = 100
+
+
+def turned(vector, position):
+    """Su et al. 2021, eq. 15: each pair of places is turned by position theta_i; pairs are half a vector apart."""
+    half = len(vector) // 2
+    result = np.zeros(len(vector))
+    for i in range(half):
+        angle = position * BASE ** (-i / half)
+        x, y = vector[i], vector[i + half]
+        result[i] = x * np.cos(angle) - y * np.sin(angle)
+        result[i + half] = x * np.sin(angle) + y * np.cos(angle)
+    return result
+
+
+def attention(xs, p, num_heads):
+    """What each reads that asks those before it and itself, and the weights (head, asker, slot)."""
+    size = len(xs[0])
+    head_size = size // num_heads
+    matrices = np.split(p["layer.attention.projection.weight"], 3)
+    weights = np.zeros((num_heads, len(xs), len(xs)))
+    outputs = []
+    for i, asker in enumerate(xs):
+        reads = []
+        for head in range(num_heads):
+            rows = slice(head * head_size, (head + 1) * head_size)
+            query_matrix, key_matrix, value_matrix = (matrix[rows] for matrix in matrices)
+            query = turned(query_matrix @ asker, i)
+            keys = [turned(key_matrix @ slot, j) for j, slot in enumerate(xs[: i + 1])]
+            found = softmax([query @ key / np.sqrt(head_size) for key in keys])
+            weights[head, i, : i + 1] = found
+            reads.append(sum(weight * (value_matrix @ slot) for weight, slot in zip(found, xs[: i + 1], strict=True)))
+        outputs.append(p["layer.attention.output.weight"] @ np.concatenate(reads))
+    return outputs, weights
+
+
+def run(p, story, question, num_heads):
+    """The logits, and the weights of each step, (head, asker, slot); the question is the last of the askers.
+
+    Args:
+        p: the model's state_dict as arrays.
+        story: the words of each sentence.
+        question: the question's words.
+        num_heads: h.
+    """
+    words = np.vstack([np.zeros(p["words"].shape[1]), p["words"]])
+    xs = [encode(sentence, words, p["sentence_encoding.masks"]) + p["kinds"][0] for sentence in story]
+    xs.append(encode(question, words, p["question_encoding.masks"]) + p["kinds"][1])
+    xs = [norm(x, p, "encoding_norm") for x in xs]
+    trace = []
+    for step in p["steps"]:
+        xs = [x + step for x in xs]
+        reads, weights = attention([norm(x, p, "layer.attention_norm") for x in xs], p, num_heads)
+        trace.append(weights)
+        xs = add(xs, reads)
+        xs = add(xs, [feed_forward(norm(x, p, "layer.feed_forward_norm"), p, "layer.feed_forward") for x in xs])
+    return p["output.weight"] @ norm(xs[-1], p, "norm") + p["output.bias"], np.array(trace)
