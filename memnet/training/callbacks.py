@@ -26,8 +26,8 @@ from memnet.training.writing import WholeCheckpoints, write_whole
 class Checkpoints(Checkpoint):
     """Keeps ``best.ckpt``, chosen by the task's monitor, and ``last.ckpt``, from which training can go on.
 
-    Of validations that are equally good the last one counts: once a few validation questions are all answered, those that
-    nobody has asked go on getting better.
+    Of validations that are equally good the last one counts: once all questions of a small validation set are answered,
+    those that nobody has asked go on getting better.
 
     Both are replaced as a whole or not at all, and a disk that is full costs that checkpoint only. The best one has no
     optimiser state. The last one is also written when training is interrupted or fails. Neither is ever written with
