@@ -70,8 +70,16 @@ def test_metrics_are_written_where_the_log_is_on(tmp_path, monkeypatch):
     assert len(rows) == 1 + 2 and "train/bits" in rows[0]
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C as in a terminal: whoever starts the tests in the background may have them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("name", WAYS)
-def test_ctrl_c_ends_each(ways, monkeypatch, name):
+def test_ctrl_c_ends_each(ways, monkeypatch, name, heeded):
     class Pressed(StopWatch):
         def __iter__(self):
             for number, batch in enumerate(super().__iter__()):
