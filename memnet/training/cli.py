@@ -192,6 +192,9 @@ class MemnetCLI(LightningCLI):
         steps = self.checkpoint["global_step"] if self.checkpoint is not None else 0
         if 0 <= trainer_config.max_steps <= steps:
             raise UsageError(f"trainer.max_steps is {trainer_config.max_steps}, but training begins at step {steps}.")
+        interval = trainer_config.val_check_interval
+        if isinstance(interval, int | float) and not interval > 0:
+            raise UsageError(f"trainer.val_check_interval is {interval}, but must be greater than 0.")
         if str(trainer_config.strategy).endswith(("_fork", "_spawn", "_notebook")):
             raise UsageError(
                 f"trainer.strategy is {trainer_config.strategy}, whose processes keep what they learn to themselves; "

@@ -85,6 +85,7 @@ def test_a_wrong_setting(tiny, write, exit_code, capsys, unchecked, keys, value,
         (["test", "--ckpt_path", "none.ckpt"], 1, ["none.ckpt does not exist"]),
         (["test", "--ckpt_path", "{tiny}"], 1, ["not a checkpoint of memnet"]),
         (["fit", "--config", "{tiny}", "--trainer.max_steps", "0"], 2, ["trainer.max_steps is 0"]),
+        (["fit", "--config", "{tiny}", "--trainer.val_check_interval", "0"], 2, ["trainer.val_check_interval is 0"]),
         (["plot", "none.ckpt"], 1, ["none.ckpt does not exist"]),
     ],
 )
