@@ -123,6 +123,18 @@ def check_symbols(name: str, symbols: Int64[Tensor, "batch time"], vocab_size: i
     _check_numbers(name, symbols, vocab_size, "symbol")
 
 
+def check_answers(num_answers: int | None, vocab_size: int) -> int:
+    """How many of the words, the first ones, can be answers: all of them if that is not said.
+
+    Raises:
+        ValueError: it is not positive, or there are more answers than words.
+    """
+    num_answers = check_positive("num_answers", vocab_size if num_answers is None else num_answers)
+    if num_answers > vocab_size:
+        raise ValueError(f"num_answers is {num_answers}, but there are only {vocab_size} words (vocab_size).")
+    return num_answers
+
+
 def check_story(
     story: Int64[Tensor, "*member batch sentence word"], question: Int64[Tensor, "*member batch asked"], vocab_size: int
 ) -> None:

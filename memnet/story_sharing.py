@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NULL = 0
+"""The null word: it pads sentences and stories, and its embedding is zero."""
 
 
 class SharedStories(NamedTuple):

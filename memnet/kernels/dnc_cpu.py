@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from memnet.cells import BypassedOutput
 from memnet.functional import SHARPEN_EPS
-from memnet.kernels import build, sequence_cpu
+from memnet.kernels import sequence_cpu
 from memnet.kernels.dnc_cell import fits_shapes, parameters, sizes_of, state_of, state_tensors
 
 SOURCE = "dnc_cpu.cpp"
@@ -20,9 +20,7 @@ ITEMS_PER_THREAD = 8
 
 def fits(cell: Any, inputs: Tensor, state: Any) -> bool:
     """Whether ``run`` computes what the plain loop would."""
-    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    return fits_shapes(cell, inputs, state) and build.load(SOURCE) is not None
+    return sequence_cpu.fits(SOURCE, fits_shapes, cell, inputs, state)
 
 
 def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
@@ -43,8 +41,8 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
             *(sizes.input, 0, sizes.slots, sizes.width, sizes.read_heads, sizes.write_heads),
             *(sizes.hidden, sizes.layers, sizes.lstm, sizes.normalized),
             training,
-            _segment(time),
-            max(1, min(torch.get_num_threads(), batch // ITEMS_PER_THREAD)),
+            sequence_cpu.segment(time),
+            sequence_cpu.num_threads(batch, ITEMS_PER_THREAD),
             *(sizes.masked, sizes.erase_freed, sizes.sharpen),
         ),
         numbers=(cell.access.read_addressing.inner.score.eps, layer_eps, max_gradient, SHARPEN_EPS),
@@ -74,11 +72,3 @@ def _outputs(layer: Any, top: Tensor, lengths: Tensor | None) -> Tensor:
         return outputs
     real = torch.arange(time) < lengths.to("cpu").unsqueeze(1)
     return torch.where(real.unsqueeze(-1), outputs, 0.0)
-
-
-def _segment(time: int) -> int:
-    """Memory and links are kept before every so many-th step, and those between are made anew in the backward pass.
-
-    To keep them all took a third longer (copy, 32 sequences, 128 slots) and 100 MB.
-    """
-    return round(time**0.5)

@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from memnet.functional import SHARPEN_EPS
-from memnet.kernels import build, sequence_cpu
+from memnet.kernels import sequence_cpu
 from memnet.kernels.ntm_cell import fits_shapes, parameters, sizes_of, state_of, state_tensors
 
 SOURCE = "ntm_cpu.cpp"
@@ -18,9 +17,7 @@ ITEMS_PER_THREAD = 16
 
 def fits(cell: Any, inputs: Tensor, state: Any) -> bool:
     """Whether ``run`` computes what the plain loop would."""
-    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    return fits_shapes(cell, inputs, state) and build.load(SOURCE) is not None
+    return sequence_cpu.fits(SOURCE, fits_shapes, cell, inputs, state)
 
 
 def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
@@ -40,8 +37,8 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
             *(sizes.input, sizes.output, sizes.slots, sizes.width, sizes.read_heads, sizes.write_heads),
             *(sizes.hidden, sizes.layers, sizes.lstm, False),
             training,
-            _segment(time),
-            max(1, min(torch.get_num_threads(), batch // ITEMS_PER_THREAD)),
+            sequence_cpu.segment(time),
+            sequence_cpu.num_threads(batch, ITEMS_PER_THREAD),
             sizes.shifts,
         ),
         numbers=(cell.access.read_addressing.inner.score.eps, 0.0, max_gradient, SHARPEN_EPS),
@@ -55,11 +52,3 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
     )
     outputs, end = sequence_cpu.run(call, inputs, tensors)
     return outputs, state_of(end)
-
-
-def _segment(time: int) -> int:
-    """The memory is kept before every so many-th step, and those between are written anew in the backward pass.
-
-    That takes less memory than to keep them all, and also less time: they would have to come from far away.
-    """
-    return round(time**0.5)

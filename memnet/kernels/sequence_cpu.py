@@ -4,7 +4,7 @@ The arithmetic is in C++: one call for a forward and one for a backward pass (``
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,40 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from memnet.kernels import build, workspace
+
+
+def fits(source: str, fits_shapes: Callable[[Any, Tensor, Any], bool], cell: Any, inputs: Tensor, state: Any) -> bool:
+    """Whether a kernel computes what the plain loop would.
+
+    Args:
+        source: its C++ file.
+        fits_shapes: whether cell, inputs and state are what it is for.
+        cell: as for ``memnet.unroll``, like what follows.
+        inputs: its inputs.
+        state: its first state.
+    """
+    if inputs.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    return fits_shapes(cell, inputs, state) and build.load(source) is not None
+
+
+def segment(time: int) -> int:
+    """What a step changes is kept before every so many-th step, and made anew between them in the backward pass.
+
+    That takes less memory than to keep it all, and also less time: it would have to come from far away (for the links
+    of copy, 32 sequences and 128 slots, a third more time and 100 MB).
+    """
+    return round(time**0.5)
+
+
+def num_threads(batch: int, items_per_thread: int) -> int:
+    """How many threads to share the batch out among.
+
+    Args:
+        batch: how many sequences.
+        items_per_thread: fewer are not worth a thread.
+    """
+    return max(1, min(torch.get_num_threads(), batch // items_per_thread))
 
 
 class Call(NamedTuple):

@@ -10,7 +10,7 @@ from memnet import kernels
 from memnet.access import ReadAccess
 from memnet.addressing import ContentAddressing
 from memnet.addressing.gate import SlotGate
-from memnet.checks import check_greater_than_zero, check_positive, check_story
+from memnet.checks import check_answers, check_greater_than_zero, check_positive, check_story
 from memnet.functional_entity import candidate, gated_add, prelu
 from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
 from memnet.scores import DotScore
@@ -62,9 +62,7 @@ class EntityNetwork(nn.Module):
     ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
-        self.num_answers = check_positive("num_answers", vocab_size if num_answers is None else num_answers)
-        if self.num_answers > vocab_size:
-            raise ValueError(f"num_answers is {num_answers}, but there are only {vocab_size} words (vocab_size).")
+        self.num_answers = check_answers(num_answers, vocab_size)
         self.num_slots = check_positive("num_slots", num_slots)
         self.embedding_size = check_positive("embedding_size", embedding_size)
         self.num_words = check_positive("num_words", num_words)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from memnet import kernels
 from memnet.access import ReadAccess
 from memnet.addressing import ContentAddressing
-from memnet.checks import check_greater_than_zero, check_positive, check_story
+from memnet.checks import check_answers, check_greater_than_zero, check_positive, check_story
 from memnet.functional import SlotMask, masked_softmax, per_head
 from memnet.models.story_encoding import NULL, PositionEncoding, SentenceEncoding, add_empty, ages, num_empty, with_null
 from memnet.normalizers import Normalizer, Softmax
@@ -156,9 +156,7 @@ class MemN2N(nn.Module):
     ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
-        self.num_answers = check_positive("num_answers", vocab_size if num_answers is None else num_answers)
-        if self.num_answers > vocab_size:
-            raise ValueError(f"num_answers is {num_answers}, but there are only {vocab_size} words (vocab_size).")
+        self.num_answers = check_answers(num_answers, vocab_size)
         self.embedding_size = check_positive("embedding_size", embedding_size)
         self.num_sentences = check_positive("num_sentences", num_sentences)
         check_positive("num_hops", num_hops)

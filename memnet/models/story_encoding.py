@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet.checks import check_greater_than_zero, check_positive
-
-NULL = 0
-"""The null word: it pads sentences and stories, and its embedding is zero."""
+from memnet.story_sharing import NULL as NULL
 
 
 class SentenceEncoding(nn.Module, abc.ABC):

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memnet.checks import check_fraction, check_positive, check_story
+from memnet.checks import check_answers, check_fraction, check_positive, check_story
 from memnet.kernels.ntm_cell import is_plain_call
 from memnet.models.multihead import MultiHeadRead
 from memnet.models.rotary import rotary_encoding
@@ -78,9 +78,7 @@ class StoryTransformer(nn.Module):
     ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
-        self.num_answers = check_positive("num_answers", vocab_size if num_answers is None else num_answers)
-        if self.num_answers > vocab_size:
-            raise ValueError(f"num_answers is {num_answers}, but there are only {vocab_size} words (vocab_size).")
+        self.num_answers = check_answers(num_answers, vocab_size)
         self.model_size = check_positive("model_size", model_size)
         self.num_heads = check_positive("num_heads", num_heads)
         if model_size % (2 * num_heads):

@@ -158,3 +158,27 @@ def assert_same(got: Results, expected: Results) -> None:
 def compare(model: NTM | DNC, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
     """The kernel and the plain loop in double precision give the same numbers for random inputs and state."""
     assert_right(model, scale * torch.randn(batch, time, 4), states(model, batch), lengths)
+
+
+def find(model: NTM | DNC, batch: int = 2, dtype: torch.dtype = torch.float32) -> Any:
+    """The kernel that the model takes, or None."""
+    return kernels.find(model.cell, torch.randn(batch, 3, 4, dtype=dtype), model.cell.init_state(batch))
+
+
+def subclass(path: str) -> Callable[[NTM | DNC], None]:
+    """Makes a module's class another one, which may have other equations."""
+
+    def change(model: NTM | DNC) -> None:
+        module = model.get_submodule(path)
+        module.__class__ = type("Other", (type(module),), {})
+
+    return change
+
+
+def read_addressing(addressing: Callable[[], Any]) -> Callable[[NTM | DNC], None]:
+    """Has the read heads find slots in another way."""
+
+    def change(model: NTM | DNC) -> None:
+        model.cell.access.read_addressing = addressing()
+
+    return change

@@ -1,12 +1,11 @@
 """When the kernel is taken, and when the plain loop is."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from comparing import make, needs_library
+from comparing import find, make, needs_library, read_addressing, subclass
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -28,27 +27,8 @@ from memnet import (
 pytestmark = needs_library
 
 
-def find(model: NTM, batch: int = 2, dtype: torch.dtype = torch.float32) -> Any:
-    return kernels.find(model.cell, torch.randn(batch, 3, 4, dtype=dtype), model.cell.init_state(batch))
-
-
 def test_the_standard_cell_takes_the_kernel():
     assert find(make()) is not None
-
-
-def _subclass(path: str) -> Callable[[NTM], None]:
-    def change(model: NTM) -> None:
-        module = model.get_submodule(path)
-        module.__class__ = type("Other", (type(module),), {})
-
-    return change
-
-
-def _read_addressing(addressing: Callable[[], Any]) -> Callable[[NTM], None]:
-    def change(model: NTM) -> None:
-        model.cell.access.read_addressing = addressing()
-
-    return change
 
 
 def _replace_output(model: NTM) -> None:
@@ -78,7 +58,7 @@ def _half(model: NTM) -> None:
 
 CHANGES = {
     **{
-        f"subclass of {path}": _subclass(path)
+        f"subclass of {path}": subclass(path)
         for path in (
             "cell",
             "cell.controller",
@@ -102,10 +82,10 @@ CHANGES = {
     "a replaced forward": _replace_forward,
     "a replaced comparison": _replace_compare,
     "epsilons that differ": _other_epsilon,
-    "other score": _read_addressing(lambda: LocationAddressing(ContentAddressing(DotScore(5)))),
-    "other normalizer": _read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5), Sparsemax()))),
-    "other shifts": _read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5)), 5)),
-    "no location": _read_addressing(lambda: ContentAddressing(CosineScore(5))),
+    "other score": read_addressing(lambda: LocationAddressing(ContentAddressing(DotScore(5)))),
+    "other normalizer": read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5), Sparsemax()))),
+    "other shifts": read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5)), 5)),
+    "no location": read_addressing(lambda: ContentAddressing(CosineScore(5))),
     "bfloat16": _half,
 }
 

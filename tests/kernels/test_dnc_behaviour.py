@@ -12,7 +12,6 @@ from comparing import (
     results,
     state_of,
     states,
-    tensors_of,
 )
 from torch import nn
 
@@ -51,39 +50,6 @@ def test_an_item_does_not_depend_on_the_others():
     alone = results(model, inputs[4:5], [x[4:5] for x in start])
     for i in range(len(start)):
         assert torch.equal(together.forward[f"end {i}"][4:5], alone.forward[f"end {i}"]), i
-
-
-@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=["plain", "all"])
-def test_chunks_with_carried_state_equal_the_whole(options: dict[str, bool]):
-    model = make_dnc(20, 6, 2, **options)
-    inputs, start = torch.randn(3, 7, 4), states(model, 3)
-    whole, whole_end = unroll(model.cell, inputs, state_of(model, start))
-    first, state = unroll(model.cell, inputs[:, :3], state_of(model, start))
-    second, end = unroll(model.cell, inputs[:, 3:], state)
-    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-5, atol=1e-6)
-    for x, y in zip(tensors_of(end), tensors_of(whole_end), strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
-    parameters = [x for name, x in model.named_parameters() if "initial" not in name and "start" not in name]
-    in_chunks = torch.autograd.grad(first.square().sum() + second.square().sum(), parameters)
-    for x, y in zip(in_chunks, torch.autograd.grad(whole.square().sum(), parameters), strict=True):
-        assert (x - y).abs().max() <= 2e-5 * y.abs().max()
-
-
-def test_without_gradients_the_numbers_are_the_same_and_less_is_kept(monkeypatch: pytest.MonkeyPatch):
-    model, lengths = make_dnc(), torch.tensor([30, 7, 12])
-    inputs, start = torch.randn(3, 30, 4), states(model, 3)
-    taken: list[int] = []
-    floats = workspace.floats
-    monkeypatch.setattr(workspace, "floats", lambda count: taken.append(count) or floats(count))
-    trained = results(model, inputs, start, lengths)
-    for_training = sum(taken)
-    taken.clear()
-    with torch.no_grad():
-        outputs, state = unroll(model.cell, inputs, state_of(model, start), lengths)
-    assert torch.equal(outputs, trained.forward["outputs"])
-    for i, x in enumerate(tensors_of(state)):
-        assert torch.equal(x, trained.forward[f"end {i}"])
-    assert sum(taken) < for_training / 3
 
 
 def test_what_is_kept_is_far_less_than_every_link():
@@ -137,20 +103,6 @@ def test_tensors_that_are_not_contiguous():
         (outputs.sum() + state.access.memory.transpose(1, 2).sum() + state.access.read.link.mT.sum()).backward()
         gradients.append(linear.weight.grad)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
-
-
-def test_nothing_given_is_changed_and_nothing_returned_is_shared():
-    model = make_dnc(erase_freed=True)
-    inputs, start = torch.randn(3, 4, 4), states(model, 3)
-    before = [x.clone() for x in (inputs, *start, *model.parameters())]
-    first = results(model, inputs, start)
-    for x, y in zip((inputs, *start, *model.parameters()), before, strict=True):
-        assert torch.equal(x, y)
-    copies = [{name: x.clone() for name, x in part.items()} for part in first]
-    results(model, torch.randn(3, 4, 4), states(model, 3))
-    for part, copied in zip(first, copies, strict=True):
-        for name, x in part.items():
-            assert torch.equal(x, copied[name]), name
 
 
 def test_only_what_asks_for_a_gradient_gets_one():

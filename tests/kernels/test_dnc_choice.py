@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from comparing import ALL_OPTIONS, DNC_CONTROLLERS, make_dnc, needs_library
+from comparing import ALL_OPTIONS, DNC_CONTROLLERS, find, make_dnc, needs_library, read_addressing, subclass
 from torch import nn
 
 import memnet
@@ -27,29 +27,10 @@ from memnet.kernels import build
 pytestmark = needs_library
 
 
-def find(model: DNC, batch: int = 2, dtype: torch.dtype = torch.float32) -> Any:
-    return kernels.find(model.cell, torch.randn(batch, 3, 4, dtype=dtype), model.cell.init_state(batch))
-
-
 @pytest.mark.parametrize("options", [{}, ALL_OPTIONS, {"bypass_dropout": 0.1}], ids=str)
 @pytest.mark.parametrize("controller", DNC_CONTROLLERS)
 def test_the_standard_cell_takes_the_kernel(controller: str, options: dict[str, Any]):
     assert find(make_dnc(controller=DNC_CONTROLLERS[controller], **options)) is not None
-
-
-def _subclass(path: str) -> Callable[[DNC], None]:
-    def change(model: DNC) -> None:
-        module = model.get_submodule(path)
-        module.__class__ = type("Other", (type(module),), {})
-
-    return change
-
-
-def _read_addressing(addressing: Callable[[], Any]) -> Callable[[DNC], None]:
-    def change(model: DNC) -> None:
-        model.cell.access.read_addressing = addressing()
-
-    return change
 
 
 def _replaced(path: str, method: str) -> Callable[[DNC], None]:
@@ -70,7 +51,7 @@ def _other_epsilon(model: DNC) -> None:
 
 CHANGES = {
     **{
-        f"subclass of {path}": _subclass(path)
+        f"subclass of {path}": subclass(path)
         for path in (
             "cell",
             "cell.controller",
@@ -94,9 +75,9 @@ CHANGES = {
     "a replaced forward": _replaced("cell.access", "forward"),
     "a replaced part of a step": _replaced("cell.access.write_addressing", "after_read"),
     "epsilons that differ": _other_epsilon,
-    "other score": _read_addressing(lambda: LinkAddressing(ContentAddressing(DotScore(5)))),
-    "other normalizer": _read_addressing(lambda: LinkAddressing(ContentAddressing(CosineScore(5), Sparsemax()))),
-    "no link": _read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5)))),
+    "other score": read_addressing(lambda: LinkAddressing(ContentAddressing(DotScore(5)))),
+    "other normalizer": read_addressing(lambda: LinkAddressing(ContentAddressing(CosineScore(5), Sparsemax()))),
+    "no link": read_addressing(lambda: LocationAddressing(ContentAddressing(CosineScore(5)))),
     "double precision": lambda model: model.double(),
     "half precision": lambda model: model.bfloat16(),
 }

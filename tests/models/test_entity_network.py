@@ -11,25 +11,10 @@ from memnet import BagOfWords, DotScore, Ensemble, EntityNetwork, LearnedMask, M
 from memnet.kernels.entity_network import pack
 from tasks import Babi
 from tasks.babi import NUM_ANSWERS, VOCAB_SIZE
+from tests.models.stories import QUESTION, STORIES, STORY, asked, padded
 from tests.reference import entity_network as reference
 
 VOCABULARY, SLOTS, WIDTH = 12, 4, 5
-STORY = [[3, 5, 7, 2], [4, 4], [9, 1, 3], [2, 8, 6]]
-QUESTION = [6, 3, 9]
-
-
-def padded(stories, sentences=None, words=None):
-    sentences = sentences or max(map(len, stories))
-    words = words or max(len(sentence) for story in stories for sentence in story)
-    batch = torch.zeros(len(stories), sentences, words, dtype=torch.int64)
-    for item, story in enumerate(stories):
-        for place, sentence in enumerate(story):
-            batch[item, place, : len(sentence)] = torch.tensor(sentence, dtype=torch.int64)
-    return batch
-
-
-def asked(count):
-    return torch.tensor([QUESTION] * count)
 
 
 def make(**settings):
@@ -98,15 +83,6 @@ def test_a_step_worked_out_by_hand(path):
     read = looks[0] * first + looks[1] * np.array([0, 1])
     logits = model(torch.tensor([[[1]]]), torch.tensor([[2]]))
     np.testing.assert_allclose(logits[0].detach(), [read[0], 1 + read[1], 0], rtol=1e-7)
-
-
-STORIES = {
-    "alike": [STORY] * 3,
-    "beginnings": [STORY[:2], STORY, STORY[:1], STORY[:2], [STORY[1]]],
-    "others": [STORY, [[5]], [[1, 2], [3]], STORY[::-1]],
-    "nothing was said": [[], [], []],
-    "something and nothing": [STORY, [], STORY[:3]],
-}
 
 
 @pytest.mark.parametrize("stories", STORIES.values(), ids=STORIES)

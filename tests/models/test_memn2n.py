@@ -24,21 +24,12 @@ from memnet import (
 )
 from memnet.kernels import build, memn2n_cpu
 from memnet.models.story_encoding import add_empty, ages, num_empty
+from tests.models.stories import padded
 from tests.reference import memn2n as reference
 
 STORY = [[3, 5, 7, 2], [4, 4], [9, 1, 3], [2, 8, 6, 5, 1]]
 QUESTION = [6, 3, 9]
 VOCABULARY, SLOTS = 10, 6
-
-
-def padded(stories, sentences=None, words=None):
-    sentences = sentences or max(map(len, stories))
-    words = words or max(len(sentence) for story in stories for sentence in story)
-    batch = torch.zeros(len(stories), sentences, words, dtype=torch.int64)
-    for item, story in enumerate(stories):
-        for place, sentence in enumerate(story):
-            batch[item, place, : len(sentence)] = torch.tensor(sentence)
-    return batch
 
 
 def make(**settings):

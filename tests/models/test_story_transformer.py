@@ -11,26 +11,11 @@ from memnet import Ensemble, StoryTransformer, record
 from memnet.models import story_transformer
 from tasks import Babi
 from tasks.babi import NUM_ANSWERS, VOCAB_SIZE
+from tests.models.stories import QUESTION, STORIES, STORY, asked, padded
 from tests.reference import story_transformer as reference
 
 VOCABULARY, WIDTH, HEADS, STEPS = 12, 8, 2, 3
-STORY = [[3, 5, 7, 2], [4, 4], [9, 1, 3], [2, 8, 6]]
-QUESTION = [6, 3, 9]
 WEIGHTS = "layer.attention.addressing"
-
-
-def padded(stories, sentences=None, words=None):
-    sentences = sentences or max(map(len, stories))
-    words = words or max(len(sentence) for story in stories for sentence in story)
-    batch = torch.zeros(len(stories), sentences, words, dtype=torch.int64)
-    for item, story in enumerate(stories):
-        for place, sentence in enumerate(story):
-            batch[item, place, : len(sentence)] = torch.tensor(sentence, dtype=torch.int64)
-    return batch
-
-
-def asked(count):
-    return torch.tensor([QUESTION] * count)
 
 
 def make(**settings):
@@ -57,14 +42,7 @@ def test_the_network_is_its_equations(length):
         np.testing.assert_allclose(trace[WEIGHTS].transpose(0, 1), looks, atol=1e-12)
 
 
-STORIES = {
-    "alike": [STORY] * 3,
-    "beginnings": [STORY[:2], STORY, STORY[:1], STORY[:2], [STORY[1]]],
-    "others": [STORY, [[5]], [[1, 2], [3]], STORY[::-1]],
-    "nothing was said": [[], [], []],
-    "something and nothing": [STORY, [], STORY[:3]],
-    "gaps": [STORY, [STORY[0], [], STORY[1]], [[], STORY[0]], [[], [5], [], [6]]],
-}
+GAPS = {"gaps": [STORY, [STORY[0], [], STORY[1]], [[], STORY[0]], [[], [5], [], [6]]]}
 
 
 def both(model, calls):
@@ -74,7 +52,7 @@ def both(model, calls):
     return [logits, *torch.autograd.grad((logits * weights).sum(), [*model.parameters()])]
 
 
-@pytest.mark.parametrize("stories", STORIES.values(), ids=STORIES)
+@pytest.mark.parametrize("stories", [*STORIES.values(), *GAPS.values()], ids=[*STORIES, *GAPS])
 def test_together_questions_get_what_they_get_alone(stories):
     """Logits and gradients; and, recorded, when each story is read for each question."""
     model = make()
