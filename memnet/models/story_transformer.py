@@ -1,8 +1,8 @@
 """A universal Transformer over the sentences of a story (Dehghani et al. 2019, https://arxiv.org/abs/1807.03819)."""
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from einops import rearrange, repeat
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +11,7 @@ from memnet.kernels.ntm_cell import is_plain_call
 from memnet.models.multihead import MultiHeadRead
 from memnet.models.rotary import rotary_encoding
 from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_packing import Slots, pack
 from memnet.models.transformer import EncoderLayer, FeedForward
 from memnet.recording import has_hooks
 from memnet.story_sharing import share
@@ -121,45 +122,38 @@ class StoryTransformer(nn.Module):
         """
         check_story(story, question, self.vocab_size)
         if is_plain_call() and not has_hooks(self):
-            shared = share(story, question)
-            asked = self._read(shared.stories, shared.questions, shared.counts)[shared.row, shared.place]
+            packed = pack(share(story, question))
+            slots, sentences = packed.slots, packed.sentences
+            x = self.words.new_zeros(*slots.story.shape, self.model_size)
+            x = x.index_put(packed.sentence_at, self._sentences(sentences)).index_put(
+                packed.question_at, self._questions(question)
+            )
+            asked = self._read(x, slots)[packed.question_at]
         else:  # somebody wants to see each question's own reading, or no numbers may be looked at
-            counts = (story != NULL).any(-1).sum(1, keepdim=True)
-            asked = self._read(story, rearrange(question, "batch asked -> batch 1 asked"), counts)[:, 0]
+            present = F.pad((story != NULL).any(-1), (0, 1))
+            own = torch.arange(len(story), device=story.device)
+            said_before = present.cumsum(1) - present.long()
+            slots = Slots(repeat(own, "batch -> batch slot", slot=present.shape[1]), said_before, present)
+            asked = self._questions(question)
+            x = torch.cat([self._sentences(story), rearrange(asked, "batch model -> batch 1 model")], 1)
+            asked = self._read(x, slots)[:, -1]
         return self.output(self.norm(asked))
 
-    def _read(
-        self,
-        story: Int64[Tensor, "story sentence word"],
-        questions: Int64[Tensor, "story question asked"],
-        counts: Int64[Tensor, "story question"],
-    ) -> Float[Tensor, "story question model"]:
-        """The questions' vectors after the last step, each asked after so many of its story's sentences."""
-        present = (story != NULL).any(-1)
-        said_before = torch.cat([present.cumsum(1) - present.long(), counts], 1)
-        sentences = self._encode(self.sentence_encoding, story) + self.kinds[0]
-        asked = self._encode(self.question_encoding, questions) + self.kinds[1]
-        x = self.dropout(self.encoding_norm(torch.cat([sentences, asked], 1)))
-        mask = _visible(present, said_before)
-        rotation = rotary_encoding(
-            said_before, self.model_size // self.num_heads, BASE, torch.promote_types(self.words.dtype, torch.float32)
-        )
+    def _read(self, x: Float[Tensor, "row slot model"], slots: Slots) -> Float[Tensor, "row slot model"]:
+        """The slots after the last step."""
+        mask, width = slots.visible(), self.model_size // self.num_heads
+        precise = torch.promote_types(x.dtype, torch.float32)
+        rotation = rotary_encoding(slots.said_before, width, BASE, precise)
+        x = self.dropout(self.encoding_norm(x))
         for step in self.steps:
             x = self.layer(x + step, mask, rotation)
-        return x[:, story.shape[1] :]
+        return x
+
+    def _sentences(self, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch model"]:
+        return self._encode(self.sentence_encoding, ids) + self.kinds[0]
+
+    def _questions(self, ids: Int64[Tensor, "*batch asked"]) -> Float[Tensor, "*batch model"]:
+        return self._encode(self.question_encoding, ids) + self.kinds[1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch model"]:
         return encoding(F.embedding(ids, with_null(self.words)), ids != NULL)
-
-
-def _visible(
-    present: Bool[Tensor, "story sentence"], said_before: Int64[Tensor, "story asker"]
-) -> Bool[Tensor, "story asker asker"]:
-    """What each may look at: the sentences said before it, and, so that there always is something, itself."""
-    num_sentences, num_askers = present.shape[1], said_before.shape[1]
-    earlier = rearrange(said_before[:, :num_sentences], "story slot -> story 1 slot") < rearrange(
-        said_before, "story asker -> story asker 1"
-    )
-    seen = earlier & rearrange(present, "story slot -> story 1 slot")
-    itself = torch.eye(num_askers, dtype=torch.bool, device=present.device)
-    return F.pad(seen, (0, num_askers - num_sentences)) | itself

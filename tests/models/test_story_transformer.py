@@ -1,6 +1,7 @@
 """The Transformer over sentences against its equations in plain loops, and the ways through it against one another."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from memnet import Ensemble, StoryTransformer, record
-from memnet.models import story_transformer
+from memnet.models import story_packing, story_transformer
 from tasks import Babi
 from tasks.babi import NUM_ANSWERS, VOCAB_SIZE
 from tests.models.stories import QUESTION, STORIES, STORY, asked, padded
@@ -69,16 +70,26 @@ def test_together_questions_get_what_they_get_alone(stories):
 
 
 def test_a_story_is_read_once(monkeypatch):
-    """Five questions about two stories, three of them about the longer one."""
-    rows = []
+    """Five questions about two stories, three of them about the longer one, in one row without padding."""
+    shapes = []
 
-    def spy(present, said_before, original=story_transformer._visible):
-        rows.append((tuple(present.shape), tuple(said_before.shape)))
-        return original(present, said_before)
+    def spy(packed_slots, original=story_packing.Slots.visible):
+        shapes.append(tuple(packed_slots.story.shape))
+        return original(packed_slots)
 
-    monkeypatch.setattr(story_transformer, "_visible", spy)
+    monkeypatch.setattr(story_packing.Slots, "visible", spy)
     make()(padded([STORY[:2], STORY, STORY[:1], [STORY[1]], [STORY[1]]], sentences=9), asked(5))
-    assert rows == [((2, 4), (2, 4 + 3))]
+    assert shapes == [(1, (4 + 3) + (1 + 2))]
+
+
+@pytest.mark.parametrize("row", [1, 5, 9])
+def test_it_does_not_matter_how_stories_are_packed(monkeypatch, row):
+    model, stories = make(), [story for stories in STORIES.values() for story in stories]
+    call = padded(stories, 4, 4), torch.randint(1, VOCABULARY, (len(stories), 3))
+    one_row = both(model, [call])
+    monkeypatch.setattr(story_transformer, "pack", partial(story_packing.pack, row=row))
+    for x, y in zip(both(model, [call]), one_row, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-11)
 
 
 def test_padding_changes_nothing():
