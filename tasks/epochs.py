@@ -90,16 +90,41 @@ class Shuffled:
         return self._orders[epoch]
 
     def items(self, batch: int) -> np.ndarray:
+        return self.numbered(batch) % self._num_items
+
+    def numbered(self, batch: int) -> np.ndarray:
+        """The items of a batch, with epoch * n added to each.
+
+        Args:
+            batch: its number, 0 or larger.
+        """
         positions = np.arange(batch * self._batch_size, (batch + 1) * self._batch_size)
         epochs, places = np.divmod(positions, self._num_items)
         own = range(int(epochs[0]), int(epochs[-1]) + 1)
-        return np.concatenate([self.order(epoch)[places[epochs == epoch]] for epoch in own])
+        return epochs * self._num_items + np.concatenate([self.order(each)[places[epochs == each]] for each in own])
 
     def check_ranks(self, num_ranks: int) -> None:
         if self._batch_size % num_ranks:
             raise ValueError(
                 f"the batch size is {self._batch_size}, but must be a multiple of the {num_ranks} processes."
             )
+
+
+class Numbered:
+    """A shuffled set's batches, whose items say which epoch they are in: item i of epoch e is e * n + i.
+
+    Args:
+        shuffled: the batches.
+    """
+
+    def __init__(self, shuffled: Shuffled) -> None:
+        self._shuffled = shuffled
+
+    def items(self, batch: int) -> np.ndarray:
+        return self._shuffled.numbered(batch)
+
+    def check_ranks(self, num_ranks: int) -> None:
+        self._shuffled.check_ranks(num_ranks)
 
 
 class LengthBuckets:

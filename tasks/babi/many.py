@@ -46,7 +46,8 @@ class BabiEnsemble(Task):
         joint: whether one model learns all tasks of ``babi``, and not each task has one of its own.
 
     Raises:
-        ValueError: ``restarts`` is not positive; in training, the tasks' validation sets differ in size.
+        ValueError: ``restarts`` is not positive, or ``babi`` exchanges names; in training, the tasks' validation sets
+            differ in size.
     """
 
     monitor = Babi.monitor
@@ -54,6 +55,8 @@ class BabiEnsemble(Task):
 
     def __init__(self, babi: Babi, restarts: int = 10, joint: bool = False) -> None:
         self.restarts = check_positive("restarts", restarts)
+        if babi.exchange:
+            raise ValueError("exchange is True, but an ensemble's stories are told as they are: set it to False.")
         super().__init__()
         self.babi = babi
         self.joint = joint

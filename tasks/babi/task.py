@@ -18,11 +18,12 @@ from memnet.checks import check_positive, check_seed
 from memnet.recording import record
 
 from ..base import Evaluation, Task
-from ..epochs import InOrder, ItemBatches, Shuffled
+from ..epochs import InOrder, ItemBatches, Numbered, Shuffled
 from ..sampling import TRAIN, stream_key
 from . import show
 from .download import download_archive
 from .encode import Encoded, StoryBatch, encode_stories, join
+from .exchange import Exchange
 from .names import NUM_TASKS, check_task, test_name
 from .reader import find_file
 from .report import mean_and_failed, other_rows, published_errors, published_rows
@@ -73,6 +74,8 @@ class Babi(Task):
         by_story: whether the training questions of a story follow one another and only the stories are shuffled. A
             ``memnet.EntityNetwork`` or a ``memnet.StoryTransformer`` then reads a story once for all of them, which
             makes training several times faster.
+        exchange: whether each training story is told in every epoch of other people, places and things, for whom all
+            that was said stays true (see ``tasks.babi.exchange``). No published figure but one has been reached so.
 
     Raises:
         ValueError: a number is out of its range, or download is said without a folder; and, when the data are read, a
@@ -96,6 +99,7 @@ class Babi(Task):
         eval_batch_size: int = 250,
         seed: int = 1,
         by_story: bool = False,
+        exchange: bool = False,
     ) -> None:
         chosen = _task_numbers(tasks)
         if size not in TRAIN_QUESTIONS:
@@ -122,6 +126,7 @@ class Babi(Task):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.by_story = by_story
+        self.exchange = exchange
         self._train: tuple[Encoded, np.ndarray, np.ndarray] | None = None
         self._tests: dict[int, Encoded] = {}
 
@@ -292,15 +297,17 @@ class Babi(Task):
     def train_dataloader(self) -> ItemBatches[StoryBatch]:
         """The endless training stream, from batch ``batches_consumed`` on."""
         encoded, items, _ = self.train_set()
-        order = self.training_order(encoded, items, stream_key(TRAIN, self.seed))
+        key = stream_key(TRAIN, self.seed)
+        order = self.training_order(encoded, items, key)
+        exchange = Exchange(encoded, key) if self.exchange else None
+
+        def collate(numbers: np.ndarray) -> StoryBatch:
+            epochs, places = np.divmod(numbers, len(items))
+            batch = encoded.batch(items[places], self.num_sentences)
+            return batch if exchange is None else exchange(batch, items[places], epochs)
+
         rank, num_ranks = self.ranks()
-        return ItemBatches(
-            lambda places: encoded.batch(items[places], self.num_sentences),
-            order,
-            self.batches_consumed,
-            rank=rank,
-            num_ranks=num_ranks,
-        )
+        return ItemBatches(collate, Numbered(order), self.batches_consumed, rank=rank, num_ranks=num_ranks)
 
     def val_dataloader(self) -> ItemBatches[StoryBatch]:
         """The questions held out of training, in their order."""

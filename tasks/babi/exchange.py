@@ -1,0 +1,157 @@
+"""Stories told anew of other people, places and things, of which all that was said stays true.
+
+In a bAbI story nothing is known of Mary but what is told of her: with Mary and Sandra exchanged in every sentence, the
+question and the answer, it is as good a story. A model that has seen a story told so in every epoch cannot learn it by
+heart.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Int64
+from torch import Tensor, from_numpy
+
+from ..epochs import random_words
+from .encode import Encoded, StoryBatch
+from .vocabulary import IDS, VOCAB_SIZE, VOCABULARY
+
+EXCHANGE = 1
+"""The field of an epoch's random numbers that these are; the first one puts stories in order."""
+
+Kind = tuple[tuple[str, ...], ...]
+"""Things that may take one another's place, each with all the words that are about it."""
+
+
+def _kind(things: str) -> Kind:
+    return tuple(tuple(thing.split("/")) for thing in things.split())
+
+
+_MEN, _WOMEN = _kind("daniel john"), _kind("mary sandra")  # apart, for he and she in task 11
+_PLACES, _THINGS = _kind("bathroom bedroom garden hallway kitchen office"), _kind("apple football milk")
+_TOWNSPEOPLE, _TOWN = _kind("bill fred julie mary"), _kind("bedroom cinema kitchen office park school")
+# A map turned over or round is a map. Single letters are steps of an answer such as n,w.
+_COMPASS = (_kind("north/n south/s"), _kind("east/e west/w"), _kind("north/south/n/s east/west/e/w"))
+
+KINDS: tuple[tuple[Kind, ...], ...] = (
+    (_MEN, _WOMEN, _PLACES),
+    (_MEN, _WOMEN, _PLACES, _THINGS),
+    (_MEN, _WOMEN, _PLACES, _THINGS),
+    (_PLACES, *_COMPASS),
+    (_kind("bill fred jeff mary"), _PLACES, _THINGS),
+    (_MEN, _WOMEN, _PLACES, _THINGS),
+    (_MEN, _WOMEN, _PLACES, _THINGS),
+    (_MEN, _WOMEN, _PLACES, _THINGS),
+    (_MEN, _WOMEN, _PLACES),
+    (_TOWNSPEOPLE, _TOWN),
+    (_MEN, _WOMEN, _PLACES),
+    (_MEN, _WOMEN, _PLACES),
+    (_MEN, _WOMEN, _PLACES),
+    (_TOWNSPEOPLE, _TOWN),
+    # Not sheep, of which one word stands for one and for many.
+    (_kind("emily gertrude jessica winona"), _kind("cat/cats mouse/mice wolf/wolves")),
+    (_kind("bernhard brian greg julius lily"), _kind("frog lion rhino swan"), _kind("gray green white yellow")),
+    # Of colours and shapes only these two go together with the same others.
+    (_kind("blue yellow"), _kind("left right"), _kind("above below")),
+    (_kind("chest container suitcase"),),  # a box may be one of chocolates, which has a size of its own
+    (_PLACES, *_COMPASS),
+    (_kind("antoine jason sumit yann"),),  # places and things belong to a motive
+)
+"""Of task 1, 2, ... 20, what can be exchanged."""
+
+_LETTERS = dict(zip("nesw", range(VOCAB_SIZE, VOCAB_SIZE + 4), strict=True))
+_NUMBERS = IDS | _LETTERS
+_SIZE = VOCAB_SIZE + len(_LETTERS)
+_LISTS = np.array([number for number, word in enumerate(VOCABULARY) if "," in word])
+_LONGEST = 3
+
+
+def _parts(words: Iterable[str]) -> Int64[np.ndarray, "list part"]:
+    rows = [[_NUMBERS[part] for part in word.split(",")] for word in words]
+    return np.array([row + [0] * (_LONGEST - len(row)) for row in rows])
+
+
+def _key(parts: Int64[np.ndarray, "*list part"]) -> Int64[np.ndarray, "*list"]:
+    return parts @ _SIZE ** np.arange(_LONGEST)
+
+
+_PARTS = _parts(VOCABULARY[number] for number in _LISTS)
+_BY_KEY = np.argsort(_key(_PARTS))
+
+
+def exchanged(task: int, uniform: np.ndarray) -> Int64[np.ndarray, "telling word"]:
+    """For each of some tellings, the number that each word of the vocabulary gets.
+
+    Args:
+        task: from 1 to 20.
+        uniform: random numbers, ``(telling, num_draws(task))``; every order of each kind is as likely.
+    """
+    table = np.tile(np.arange(_SIZE), (len(uniform), 1))
+    begin = 0
+    for kind in KINDS[task - 1]:
+        order = np.argsort(uniform[:, begin : begin + len(kind)], axis=1, kind="stable")
+        begin += len(kind)
+        own = np.tile(np.arange(_SIZE), (len(uniform), 1))
+        words = np.array([[_NUMBERS[word] for word in thing] for thing in kind])
+        own[:, words.reshape(-1)] = words[order].reshape(len(uniform), -1)
+        table = np.take_along_axis(own, table, 1)
+    keys = _key(table[:, _PARTS])
+    table[:, _LISTS] = _LISTS[_BY_KEY[np.searchsorted(_key(_PARTS), keys, sorter=_BY_KEY)]]
+    return table[:, :VOCAB_SIZE]
+
+
+def num_draws(task: int) -> int:
+    """How many random numbers a telling takes.
+
+    Args:
+        task: from 1 to 20.
+    """
+    return sum(map(len, KINDS[task - 1]))
+
+
+class Exchange:
+    """Tells each story anew in every epoch, all its questions in the same words.
+
+    Args:
+        encoded: the set, of one or several tasks.
+        key: the stream of random numbers.
+    """
+
+    def __init__(self, encoded: Encoded, key: np.ndarray) -> None:
+        self._key = key
+        self._stories, self._story_of = np.unique(encoded.starts, return_inverse=True)
+        self._width = max(map(num_draws, set(encoded.tasks.tolist())))
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __call__(
+        self, batch: StoryBatch, items: Int64[np.ndarray, " item"], epochs: Int64[np.ndarray, " item"]
+    ) -> StoryBatch:
+        """The questions in other words.
+
+        Args:
+            batch: the questions.
+            items: their numbers in the set.
+            epochs: the epoch that each of them is told in.
+        """
+        tasks, table = batch.task.numpy(), np.tile(np.arange(VOCAB_SIZE), (len(items), 1))
+        uniform = np.empty((len(items), self._width))
+        for epoch in np.unique(epochs).tolist():
+            told = epochs == epoch
+            uniform[told] = self._draws(epoch)[self._story_of[items[told]]]
+        for task in np.unique(tasks).tolist():
+            table[tasks == task] = exchanged(task, uniform[tasks == task, : num_draws(task)])
+
+        def renamed(words: Tensor) -> Tensor:
+            flat = words.reshape(len(items), -1).numpy()
+            return from_numpy(np.take_along_axis(table, flat, 1)).view(words.shape)
+
+        return batch._replace(
+            story=renamed(batch.story), question=renamed(batch.question), answer=renamed(batch.answer)
+        )
+
+    def _draws(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            while len(self._epochs) > 1:
+                self._epochs.pop(min(self._epochs))
+            words = random_words(self._key, epoch, EXCHANGE, len(self._stories) * self._width)
+            self._epochs[epoch] = (words >> np.uint64(11)).reshape(-1, self._width) * 2.0**-53
+        return self._epochs[epoch]
