@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,14 +38,14 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: the command line is not understood; the message is one sentence.
         ValueError: ways that should do the same work do not.
-        OSError: the JSON file cannot be written, or is there already.
+        OSError: the JSON file or the picture cannot be written, or is there already.
         KeyboardInterrupt: on Ctrl-C, after what was measured has been printed and written.
         SystemExit: after ``--help``.
     """
     given = _parser().parse_args(arguments[1:])
     names = _checked_names(given.names)
     settings = Settings(given.seconds, given.threads, _device(given.device), given.compile)
-    path = _checked_path(given.json)
+    path, picture = _checked_path("json", given.json), _checked_path("plot", given.plot)
     described = machine.describe(settings)
     report.print_machine(described)
     results: dict[str, list[Comparison]] = {}
@@ -58,6 +59,8 @@ def run(arguments: Sequence[str]) -> None:
         if path is not None:
             report.write_json(path, report.to_json(described, results, complete))
             print(f"written to {path}")
+        if picture is not None:
+            _draw(results, picture)
 
 
 def _measure(name: str, settings: Settings, into: list[Comparison]) -> None:
@@ -66,6 +69,19 @@ def _measure(name: str, settings: Settings, into: list[Comparison]) -> None:
             into.append(comparison)
     finally:
         report.print_comparisons(name, into)
+
+
+def _draw(results: dict[str, list[Comparison]], path: Path) -> None:
+    from memnet.bench import pictures  # matplotlib costs more to import than --help may take
+
+    figure = pictures.draw(results)
+    if figure is None:
+        print("nothing is drawn: no two works differ in size only")
+        return
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=pictures.DOTS_PER_INCH)
+    report.write_new("plot", path, content.getvalue())
+    print(f"drawn in {path}")
 
 
 def _checked_names(given: list[str]) -> list[str]:
@@ -78,15 +94,15 @@ def _checked_names(given: list[str]) -> list[str]:
     return list(dict.fromkeys(given)) or known
 
 
-def _checked_path(given: str | None) -> Path | None:
+def _checked_path(option: str, given: str | None) -> Path | None:
     """Refuses now what could not be written in an hour."""
     if given is None:
         return None
     path = Path(given)
     if path.exists() or path.is_symlink():
-        raise FileExistsError(report.refusal(path))
+        raise FileExistsError(report.refusal(option, path))
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OSError(f"--json is {path}, but {path.parent} is no folder that can be written.")
+        raise OSError(f"--{option} is {path}, but {path.parent} is no folder that can be written.")
     return path
 
 
@@ -112,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="which benchmarks; all by default")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured to this new file as well")
+    parser.add_argument("--plot", metavar="FILE", help="draw how time and memory grow with size as this new PNG file")
     parser.add_argument("--threads", metavar="N", type=_positive(int), help="threads; by default what a row says")
     parser.add_argument(
         "--seconds", metavar="S", type=_positive(float), default=5.0, help="time for each comparison; %(default)g"

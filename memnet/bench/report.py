@@ -91,9 +91,24 @@ def to_json(machine: Mapping[str, Any], results: Mapping[str, Sequence[Compariso
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """What was measured, into a new file.
+
+    Args:
+        path: where.
+        content: from ``to_json``.
+
+    Raises:
+        FileExistsError: there is a file.
+        OSError: it cannot be written.
+    """
+    write_new("json", path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_new(option: str, path: Path, content: bytes) -> None:
     """Writes a whole file or none, and never over another.
 
     Args:
+        option: what named the file.
         path: where.
         content: what.
 
@@ -103,25 +118,25 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(part, 0o644)  # a temporary file is for nobody else's eyes, this one is
         os.link(part, path)  # unlike a move, it fails where there is a file
     except FileExistsError:
-        raise FileExistsError(refusal(path)) from None
+        raise FileExistsError(refusal(option, path)) from None
     finally:
         with contextlib.suppress(OSError):
             os.unlink(part)
 
 
-def refusal(path: Path) -> str:
+def refusal(option: str, path: Path) -> str:
     """Why nothing is written.
 
     Args:
+        option: what named the file.
         path: the file that is there.
     """
-    return f"--json is {path}, which exists and is not overwritten; give another name."
+    return f"--{option} is {path}, which exists and is not overwritten; give another name."
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -149,13 +164,19 @@ def _row(row: Row) -> dict[str, Any]:
 def _measured(row: Row, unit: str) -> list[str]:
     count = len(row.samples)
     return [
-        _amount(row.median, unit),
-        " - ".join(_amount(each, unit) for each in row.quartiles) if count > 1 else "",
+        quantity(row.median, unit),
+        " - ".join(quantity(each, unit) for each in row.quartiles) if count > 1 else "",
         str(count),
     ]
 
 
-def _amount(value: float, unit: str) -> str:
+def quantity(value: float, unit: str) -> str:
+    """As people write it: ``1.5 ms``.
+
+    Args:
+        value: a measurement.
+        unit: as of a ``Comparison``.
+    """
     scales = _UNITS.get(unit, ((1.0, unit),))
     factor, name = next((scale for scale in scales if abs(value) >= scale[0]), scales[-1])
     return f"{value / factor:.3g} {name}".rstrip()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import memnet
-from memnet.bench import Settings, benchmarks, machine, report
+from memnet.bench import Settings, benchmarks, machine, pictures, report
 from memnet.bench.measuring import Comparison, Row
 
 TWO_WAYS = '''
@@ -73,6 +73,50 @@ def test_json_holds_everything_that_was_measured(two_ways, exit_code, here, caps
     assert fast["times_less"] == pytest.approx(slow["median"] / fast["median"])
     assert min(fast["samples"]) <= fast["quartiles"][0] <= fast["median"] <= fast["quartiles"][1]
     assert second["notes"] == [f"None on {Settings(device=torch.device(content['machine']['device'])).device}"]
+
+
+GROWING = """
+\'\'\'Takes longer the larger it is.\'\'\'
+from memnet.bench.measuring import Comparison, Row
+
+def run(settings):
+    for size in (10, 100, 1_000):
+        rows = (Row("dense", (1e-3 * size,)), *([Row("sparse", (2e-3,))] if size < 1_000 else []))
+        yield Comparison(f"{size:,} slots, time of a step", rows)
+        yield Comparison(f"{size:,} slots, memory", (Row("dense", (2.0**20 * size,)),), "B")
+    yield Comparison("no size", (Row("dense", (1.0,)),))
+"""
+
+
+def test_how_it_grows_is_drawn(folder, exit_code, here, capsys):
+    (folder / "growing.py").write_text(GROWING)
+    assert exit_code("growing", "--plot", "growth.png") is None
+    assert capsys.readouterr().out.endswith("drawn in growth.png\n")
+    assert (here / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert exit_code("growing", "--plot", "growth.png") == 1
+    assert "--plot is growth.png, which exists and is not overwritten" in capsys.readouterr().err
+
+
+def test_a_panel_is_for_works_that_differ_in_size_only(folder):
+    (folder / "growing.py").write_text(GROWING)
+    comparisons = list(benchmarks.load("growing").run(Settings()))
+    figure = pictures.draw({"growing": comparisons, "single": comparisons[:1]})
+    time, memory = figure.axes
+    assert (time.get_title(), memory.get_title()) == ("growing: time of a step", "growing: memory")
+    assert time.get_xlabel() == "slots" and (time.get_xscale(), time.get_yscale()) == ("log", "log")
+    curves = {line.get_label(): line.get_xydata().tolist() for line in time.lines}
+    assert curves == {
+        "dense": [[10, pytest.approx(0.01)], [100, pytest.approx(0.1)], [1000, pytest.approx(1.0)]],
+        "sparse": [[10, 0.002], [100, 0.002]],
+    }
+    assert time.yaxis.get_major_formatter()(0.01) == "10 ms"
+    assert memory.yaxis.get_major_formatter()(2.0**20) == "1 MiB"
+
+
+def test_where_nothing_grows_nothing_is_drawn(two_ways, exit_code, here, capsys):
+    assert exit_code("two-ways", "--seconds", "0.001", "--plot", "growth.png") is None
+    assert "nothing is drawn: no two works differ in size only" in capsys.readouterr().out
+    assert not list(here.iterdir())
 
 
 def test_nothing_is_overwritten(two_ways, exit_code, here, capsys):
