@@ -182,8 +182,8 @@ struct CellBackward {
       multiply(running, d_out + first * size, size, output_weight, nullptr, Start::zero, s.d_top, top_stride());
   }
 
-  // All steps of a group whose items have begun, from the last to the first. `memory_step(t, i)` takes the gradient of
-  // one item's reads to that of its interface, `bound_memory(i)` clips what its memory carries.
+  // All steps of a group whose items have begun, from the last to the first. `memory_step(t, running)` takes the
+  // gradients of the first items' reads to those of their interfaces, `bound_memory(i)` clips what a memory carries.
   template <typename MemoryStep, typename BoundMemory>
   void run(const Group& g, const Scratch& s, MemoryStep memory_step, BoundMemory bound_memory) const {
     const int64_t input_stride = round_up(sizes.input, LANES);
@@ -193,7 +193,7 @@ struct CellBackward {
       if (!running) continue;
       const int64_t first = row(g, t, 0);
       output_step(g, s, t, running);
-      for (int64_t i = 0; i < running; ++i) memory_step(t, i);
+      memory_step(t, running);
       multiply(running, d_interface + first * interface_size, interface_size, interface_weight, nullptr, Start::add,
                s.d_top, top_stride());
       for (int64_t l = sizes.layers - 1; l >= 0; --l) layer_step(g, s, t, running, l);

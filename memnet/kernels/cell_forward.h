@@ -195,8 +195,8 @@ struct CellForward {
            outputs + (order.item[g.first + i] * sizes.time + t) * size);
   }
 
-  // All steps of a group whose items have begun. `memory_step(t, i)` takes one item's interface, before activation, to
-  // its reads.
+  // All steps of a group whose items have begun. `memory_step(t, running)` takes the interfaces of the first items,
+  // before activation, to their reads.
   template <typename MemoryStep>
   void run(const Group& g, int64_t thread, const Scratch& s, MemoryStep memory_step) const {
     int64_t running = g.count;
@@ -210,8 +210,8 @@ struct CellForward {
       for (int64_t l = 0; l < sizes.layers; ++l) layer_step(g, thread, s, t, running, l);
       multiply(running, rows.top + first * sizes.top_row(), sizes.top_row(), interface_weight, interface_bias,
                Start::bias, s.raw, round_up(interface_size, LANES));
+      memory_step(t, running);
       for (int64_t i = 0; i < running; ++i) {
-        memory_step(t, i);
         if (t + 1 < order.length[g.first + i])
           copy(reads_after(g, thread, t, i), sizes.reads(), reads_before(g, thread, t + 1, i));
       }

@@ -19,22 +19,16 @@ struct WeightGradient {
   // Outputs [from, from + count).
   void run(int64_t rows, int64_t from, int64_t count, float* scratch) const {
     const int64_t width = round_up(inputs, LANES), height = round_up(count, ROW_BLOCK);
-    float* sums = scratch;
-    float* own = sums + height * width;
-    std::fill(sums, own, 0.0f);
-    outer_sum(rows, left, outputs, from, count, right, stride, inputs, sums, own);
+    float *weights = scratch, *sums = weights + height * width, *own = sums + round_up(outputs, LANES);
+    std::fill(weights, own, 0.0f);
+    outer_sum(rows, left, outputs, from, count, right, stride, inputs, weights, sums, own);
     for (int64_t i = 0; i < count; ++i) {
-      copy(sums + i * width, first_inputs, first + (from + i) * first_inputs);
+      copy(weights + i * width, first_inputs, first + (from + i) * first_inputs);
       if (second)
-        copy(sums + i * width + first_inputs, inputs - first_inputs, second + (from + i) * (inputs - first_inputs));
+        copy(weights + i * width + first_inputs, inputs - first_inputs, second + (from + i) * (inputs - first_inputs));
     }
-    for (int64_t i = 0; i < count; i += LANES) {
-      const int64_t n = count - i;
-      vec total = {};
-      for (int64_t r = 0; r < rows; ++r) total += load_part(left + r * outputs + from + i, n);
-      store_part(bias + from + i, total, n);
-      if (second_bias) store_part(second_bias + from + i, total, n);
-    }
+    copy(sums, count, bias + from);
+    if (second_bias) copy(sums, count, second_bias + from);
   }
 };
 

@@ -264,8 +264,10 @@ struct Backward : CellBackward {
 
   void run(const Group& g, const Scratch& s) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
-    CellBackward::run(
-        g, s, [&](int64_t t, int64_t i) { memory_step(g, s, t, i); }, [&](int64_t i) { bound_memory(s, i); });
+    auto memory_steps = [&](int64_t t, int64_t running) {
+      for (int64_t i = 0; i < running; ++i) memory_step(g, s, t, i);
+    };
+    CellBackward::run(g, s, memory_steps, [&](int64_t i) { bound_memory(s, i); });
     for (int64_t i = 0; i < g.count; ++i) finish(g, s, i);
   }
 };

@@ -7,12 +7,12 @@
 
 #include "simd.h"
 
-// Register block: ROW_BLOCK rows by COLUMN_VECTORS vectors, as many accumulators as the registers hold.
-constexpr int ROW_BLOCK = 6;
+// Register block: ROW_BLOCK rows by COLUMN_VECTORS vectors, as many accumulators as the registers hold; rather high than
+// wide, so that a step's rows need few passes over the right-hand matrix.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int COLUMN_VECTORS = 4;
+constexpr int ROW_BLOCK = 8, COLUMN_VECTORS = 3;
 #else
-constexpr int COLUMN_VECTORS = 2;
+constexpr int ROW_BLOCK = 6, COLUMN_VECTORS = 2;
 #endif
 constexpr int64_t PANEL = COLUMN_VECTORS * LANES;
 
@@ -84,18 +84,26 @@ static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner
     for (int v = 0; v < VECTORS; ++v) store(c + i * c_stride + v * LANES, total[i][v]);
 }
 
+// body(Constant<vectors>) for the width of a panel.
+template <int MOST = COLUMN_VECTORS, typename Body>
+static INLINE void with_vectors(int64_t vectors, Body body) {
+  if constexpr (MOST > 1)
+    if (vectors < MOST) return with_vectors<MOST - 1>(vectors, body);
+  body(Constant<MOST>{});
+}
+
 template <int VECTORS>
 static void rows_of(int64_t rows, int64_t inner, const float* a, int64_t row_step, const float* b, const float* bias,
                     Start start, float* c, int64_t c_stride) {
   while (rows > 0) {
-    // 7 rows go as 4 + 3 and not as 6 + 1: a block of one row waits for its own sums.
+    // One row more than a block holds goes as two halves: a block of one row waits for its own sums.
     int64_t taken = rows >= 2 * ROW_BLOCK || rows == ROW_BLOCK ? ROW_BLOCK : rows > ROW_BLOCK ? (rows + 1) / 2 : rows;
     switch (taken) {
 #define CASE(ROWS)                                                            \
   case ROWS:                                                                  \
     block<ROWS, VECTORS>(inner, a, row_step, 1, b, bias, start, c, c_stride); \
     break;
-      CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+      CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
     }
     rows -= taken;
@@ -110,31 +118,37 @@ static void multiply(int64_t rows, const float* a, int64_t row_step, const Packe
   for (int64_t first = 0; first < right.columns; first += PANEL) {
     const float* b = right.data + first * right.inner;
     const float* panel_bias = bias ? bias + first : nullptr;
-    switch (right.width(first) / LANES) {
-      case 1:
-        rows_of<1>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
-        break;
-      case 2:
-        rows_of<2>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
-        break;
-      case 3:
-        rows_of<3>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
-        break;
-      case 4:
-        rows_of<4>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
-        break;
-    }
+    with_vectors(right.width(first) / LANES, [&](auto vectors) {
+      rows_of<decltype(vectors)::value>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
+    });
   }
 }
 
 // Rows of A and B taken into the caches at a time by `outer_sum`.
-constexpr int64_t SUM_ROWS = 128;
+constexpr int64_t SUM_ROWS = 120;
 
-// C[i, j] += sum_r A[r, first + i] B[r, j] for i < count: the gradient of a weight (output, input) as one product over
-// all rows. `c` has rows of round_up(columns, LANES) numbers and room for a multiple of ROW_BLOCK rows, zero at first;
-// `scratch` holds SUM_ROWS * (round_up(columns, LANES) + round_up(count, ROW_BLOCK)) numbers.
+// Columns [first, first + count) of rows of A, for `outer_sum`: ROW_BLOCK columns of all rows, then the next ones. Adds
+// their sums over the rows to `sums`. Goes along the rows, which come from far away.
+static void pack_columns(int64_t rows, const float* a, int64_t stride, int64_t first, int64_t count, float* packed,
+                         float* sums) {
+  const int64_t whole = count / ROW_BLOCK * ROW_BLOCK;
+  if (whole < count) std::fill(packed + whole * rows, packed + (whole + ROW_BLOCK) * rows, 0.0f);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = a + r * stride + first;
+    for (int64_t i = 0; i < whole; i += ROW_BLOCK)
+      std::memcpy(packed + i * rows + r * ROW_BLOCK, row + i, ROW_BLOCK * sizeof(float));
+    std::copy(row + whole, row + count, packed + whole * rows + r * ROW_BLOCK);
+    for (int64_t i = 0; i < count; i += LANES)
+      store_part(sums + i, load_part(sums + i, count - i) + load_part(row + i, count - i), count - i);
+  }
+}
+
+// C[i, j] += sum_r A[r, first + i] B[r, j] and sums[i] += sum_r A[r, first + i] for i < count: the gradients of a weight
+// (output, input) and its bias as one product over all rows. `c` has rows of round_up(columns, LANES) numbers and room
+// for a multiple of ROW_BLOCK rows; it and `sums` are zero at first. `scratch` holds SUM_ROWS * (round_up(columns, LANES)
+// + round_up(count, ROW_BLOCK)) numbers.
 static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t first, int64_t count, const float* b,
-                      int64_t b_stride, int64_t columns, float* c, float* scratch) {
+                      int64_t b_stride, int64_t columns, float* c, float* sums, float* scratch) {
   int64_t width = round_up(columns, LANES);
   float* left = scratch + SUM_ROWS * width;
   for (int64_t r = 0; r < rows; r += SUM_ROWS) {
@@ -142,37 +156,12 @@ static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t fi
     // Columns of padding stay as they are: they only ever meet sums that nobody reads.
     Packed right{scratch, taken, columns};
     right.put(0, taken, b + r * b_stride, b_stride);
-    for (int64_t i = 0; i < count; i += ROW_BLOCK) {
-      const float* source = a + r * a_stride + first + i;
-      float* target = left + i * taken;
-      int64_t used = std::min<int64_t>(ROW_BLOCK, count - i);
-      if (used < ROW_BLOCK) std::fill(target, target + taken * ROW_BLOCK, 0.0f);
-      for (int64_t k = 0; k < taken; ++k) {
-        if (used == ROW_BLOCK)
-          std::memcpy(target + k * ROW_BLOCK, source + k * a_stride, ROW_BLOCK * sizeof(float));
-        else
-          std::copy(source + k * a_stride, source + k * a_stride + used, target + k * ROW_BLOCK);
-      }
-    }
+    pack_columns(taken, a + r * a_stride, a_stride, first, count, left, sums);
     for (int64_t j = 0; j < columns; j += PANEL)
-      for (int64_t i = 0; i < count; i += ROW_BLOCK) {
-        const float* l = left + i * taken;
-        const float* b_panel = scratch + j * taken;
-        float* out = c + i * width + j;
-        switch (right.width(j) / LANES) {
-          case 1:
-            block<ROW_BLOCK, 1>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
-            break;
-          case 2:
-            block<ROW_BLOCK, 2>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
-            break;
-          case 3:
-            block<ROW_BLOCK, 3>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
-            break;
-          case 4:
-            block<ROW_BLOCK, 4>(taken, l, 1, ROW_BLOCK, b_panel, nullptr, Start::add, out, width);
-            break;
-        }
-      }
+      for (int64_t i = 0; i < count; i += ROW_BLOCK)
+        with_vectors(right.width(j) / LANES, [&](auto vectors) {
+          block<ROW_BLOCK, decltype(vectors)::value>(taken, left + i * taken, 1, ROW_BLOCK, scratch + j * taken, nullptr,
+                                                     Start::add, c + i * width + j, width);
+        });
   }
 }

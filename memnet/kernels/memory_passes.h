@@ -7,8 +7,6 @@
 
 // Blocks worked on together: their sums do not wait for each other.
 constexpr int TILE = 4;
-template <int N>
-using Constant = std::integral_constant<int, N>;
 
 template <int WIDE = TILE, typename Body>
 static INLINE void for_tiles(int64_t blocks, Body body) {
@@ -29,6 +27,29 @@ static void dot_slots(const Cell& p, const float* memory, const float* query, fl
       for (int i = 0; i < T; ++i) total[i] += q * load(m + (i * p.width + w) * LANES);
     }
     for (int i = 0; i < T; ++i) store(out + (b + i) * LANES, total[i]);
+  });
+}
+
+// The same for two queries in one pass; the first one's is added to what is there.
+static void dot_slots_of_two(const Cell& p, const float* memory, const float* first, float* first_out,
+                             const float* second, float* second_out) {
+  for_tiles(p.blocks(), [&](auto tile, int64_t b) {
+    constexpr int T = decltype(tile)::value;
+    vec one[T], other[T] = {};
+    for (int i = 0; i < T; ++i) one[i] = load(first_out + (b + i) * LANES);
+    const float* m = memory + b * p.width * LANES;
+    for (int64_t w = 0; w < p.width; ++w) {
+      const vec q = splat(first[w]), r = splat(second[w]);
+      for (int i = 0; i < T; ++i) {
+        const vec x = load(m + (i * p.width + w) * LANES);
+        one[i] += q * x;
+        other[i] += r * x;
+      }
+    }
+    for (int i = 0; i < T; ++i) {
+      store(first_out + (b + i) * LANES, one[i]);
+      store(second_out + (b + i) * LANES, other[i]);
+    }
   });
 }
 
@@ -60,15 +81,26 @@ static void add_lanes(const float* sums, int64_t count, float* out) {
   }
 }
 
-static void invert_norms(const Cell& p, const float* memory, float* inverse_norm) {
-  for (int64_t b = 0; b < p.blocks(); ++b) {
-    vec norm = {};
+// 1 / |M_n|, and <query, M_n> unless `query` is null.
+static void invert_norms(const Cell& p, const float* memory, float* inverse_norm, const float* query = nullptr,
+                         float* dots = nullptr) {
+  for_tiles(p.blocks(), [&](auto tile, int64_t b) {
+    constexpr int T = decltype(tile)::value;
+    vec norm[T] = {}, total[T] = {};
+    const float* m = memory + b * p.width * LANES;
     for (int64_t w = 0; w < p.width; ++w) {
-      vec m = load(memory + (b * p.width + w) * LANES);
-      norm += m * m;
+      const vec q = query ? splat(query[w]) : vec{};
+      for (int i = 0; i < T; ++i) {
+        const vec x = load(m + (i * p.width + w) * LANES);
+        norm[i] += x * x;
+        total[i] += q * x;
+      }
     }
-    store(inverse_norm + b * LANES, 1.0f / square_root(norm + p.norm_epsilon));
-  }
+    for (int i = 0; i < T; ++i) {
+      store(inverse_norm + (b + i) * LANES, 1.0f / square_root(norm[i] + p.norm_epsilon));
+      if (query) store(dots + (b + i) * LANES, total[i]);
+    }
+  });
 }
 
 // M_t = M_{t-1} prod_h (1 - w_h e_h^T) + sum_h w_h a_h^T (equations 3 and 4), and 1 / |M_t,n| where it is asked for.

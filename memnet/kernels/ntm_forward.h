@@ -25,15 +25,18 @@ struct Forward : CellForward {
           const float* const* state, float* outputs, float* const* final_state)
       : CellForward{p, order, kept, group_size, p.interface(), inputs, state, outputs, final_state}, p(p), kept(kept) {}
 
-  // A thread's own scratch.
+  // A thread's own scratch: what goes from step to step for each item, and what a step needs for items abreast.
   struct Scratch : CellForward::Scratch {
-    float *dots, *ring, *sums, *running;
+    float *running, *inverse_norm, *dots, *cosine, *content, *ring, *sums;
+    int64_t read_sums;
     Scratch(const Forward& pass, Arena& arena) : CellForward::Scratch(pass, arena) {
       const Problem& p = pass.p;
-      dots = arena.take(p.lanes());
-      ring = arena.take(ring_size(p));
-      sums = arena.take(round_up(p.reads(), LANES) * LANES);
+      read_sums = round_up(p.reads(), LANES) * LANES;
       running = arena.take(p.training && p.segment == 1 ? 0 : pass.group_size * p.matrix());
+      inverse_norm = arena.take(pass.group_size * p.lanes());
+      for (float** weighting : {&dots, &cosine, &content}) *weighting = arena.take(ABREAST * p.lanes());
+      ring = arena.take(ABREAST * ring_size(p));
+      sums = arena.take(ABREAST * read_sums);
     }
   };
 
@@ -44,8 +47,7 @@ struct Forward : CellForward {
     return place < 0 ? s.running + i * p.matrix() : kept.memory + place * p.matrix();
   }
   const float* weights_before(const Group& g, int64_t thread, int64_t t, int64_t i) const {
-    return t ? kept.slots.weights(row(g, thread, t - 1, i))
-             : kept.first_weights + (g.first + i) * p.heads() * p.lanes();
+    return t ? kept.weights(row(g, thread, t - 1, i)) : kept.first_weights + (g.first + i) * kept.weighting;
   }
 
   void begin(const Group& g, int64_t thread, const Scratch& s, int64_t i) const {
@@ -54,9 +56,9 @@ struct Forward : CellForward {
     CellForward::begin(g, thread, i, reads);
     float* memory = memory_after(g, s, i, -1);
     blocked(p, state[at().memory()] + item * p.slots * p.width, memory);
-    invert_norms(p, memory, kept.first_inverse + rank * lanes);
-    float* weights = kept.first_weights + rank * p.heads() * lanes;
-    std::fill(weights, weights + p.heads() * lanes, 0.0f);
+    invert_norms(p, memory, s.inverse_norm + i * lanes);
+    float* weights = kept.first_weights + rank * kept.weighting;
+    std::fill(weights, weights + kept.weighting, 0.0f);
     for (int64_t h = 0; h < p.heads(); ++h) {
       copy(state[at().weights(h >= p.write_heads)] + at().head(item, h), p.slots, weights + h * lanes);
     }
@@ -73,37 +75,60 @@ struct Forward : CellForward {
     copy(reads, p.reads(), final_state[at().reads()] + item * p.reads());
   }
 
-  // Addressing, writing and reading of one item.
-  void memory_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t i) const {
-    const int64_t r = row(g, thread, t, i), lanes = p.lanes();
-    float* interface = kept.interface + r * p.interface();
-    HeadScalars* scalars = reinterpret_cast<HeadScalars*>(kept.scalars) + r * p.heads();
-    activate_interface(p, raw_interface(s, i), interface, scalars);
-    const float* before = memory_after(g, s, i, t - 1);
-    float* after = memory_after(g, s, i, t);
-    const float* previous = weights_before(g, thread, t, i);
-    const float* inverse_before =
-        t ? kept.slots.inverse_norm(row(g, thread, t - 1, i)) : kept.first_inverse + (g.first + i) * lanes;
-    auto head = [&](int64_t h, const float* memory, const float* inverse) {
-      Emission y{interface + h * p.emission(), p.width, p.shifts};
-      dot_slots(p, memory, y.key(), s.dots, false);
-      address(p, y, scalars[h].inverse_key, inverse, previous + h * lanes, s.dots, kept.slots.cosine(r, h),
-              kept.slots.content(r, h), kept.slots.weights(r, h), s.ring);
+  // Addressing, writing and reading of items [first, end), no more than ABREAST.
+  void memory_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t first, int64_t end) const {
+    const int64_t lanes = p.lanes();
+    Head heads[ABREAST];
+    auto each = [&](auto stage) {
+      for (int64_t i = first; i < end; ++i) stage(i, row(g, thread, t, i), heads[i - first]);
     };
-    for (int64_t h = 0; h < p.write_heads; ++h) head(h, before, inverse_before);
-    write_any(p, before, after, kept.slots.weights(r), interface + p.erase_start(), interface + p.add_start(),
-              kept.slots.inverse_norm(r));
+    auto interface = [&](int64_t r) { return kept.interface + r * p.interface(); };
+    auto scalars = [&](int64_t r) { return reinterpret_cast<HeadScalars*>(kept.scalars) + r * p.heads(); };
+    auto address = [&](int64_t h, int64_t when) {
+      each([&](int64_t i, int64_t r, Head& head) {
+        const int64_t place = i - first;
+        head = {{interface(r) + h * p.emission(), p.width, p.shifts},
+                scalars(r)[h].inverse_key,
+                s.inverse_norm + i * lanes,
+                weights_before(g, thread, t, i) + h * lanes,
+                s.dots + place * lanes,
+                s.cosine + place * lanes,
+                s.content + place * lanes,
+                s.ring + place * ring_size(p),
+                kept.weights(r) + h * lanes,
+                0.0f};
+        dot_slots(p, memory_after(g, s, i, when), head.y.key(), head.dots, false);
+      });
+      each([&](int64_t, int64_t, Head& head) { head.find_content(p); });
+      each([&](int64_t, int64_t, Head& head) { head.interpolate(p); });
+      each([&](int64_t, int64_t, Head& head) { head.sharpen(p); });
+      each([&](int64_t, int64_t, Head& head) { head.normalize(p); });
+    };
+    each([&](int64_t i, int64_t r, Head&) { activate_interface(p, raw_interface(s, i), interface(r), scalars(r)); });
+    for (int64_t h = 0; h < p.write_heads; ++h) address(h, t - 1);
+    each([&](int64_t i, int64_t r, Head&) {
+      write_any(p, memory_after(g, s, i, t - 1), memory_after(g, s, i, t), kept.weights(r),
+                interface(r) + p.erase_start(), interface(r) + p.add_start(), s.inverse_norm + i * lanes);
+    });
     for (int64_t h = p.write_heads; h < p.heads(); ++h) {
-      head(h, after, kept.slots.inverse_norm(r));
-      weigh_slots(p, after, kept.slots.weights(r, h), s.sums + (h - p.write_heads) * p.width * LANES);
+      address(h, t);
+      each([&](int64_t i, int64_t, Head& head) {
+        weigh_slots(p, memory_after(g, s, i, t), head.weights,
+                    s.sums + (i - first) * s.read_sums + (h - p.write_heads) * p.width * LANES);
+      });
     }
-    float* reads = reads_after(g, thread, t, i);
-    add_lanes(s.sums, p.reads(), reads);
-    if (t + 1 == order.length[g.first + i]) finish(g, s, i, kept.slots.weights(r), reads);
+    each([&](int64_t i, int64_t r, Head&) {
+      float* reads = reads_after(g, thread, t, i);
+      add_lanes(s.sums + (i - first) * s.read_sums, p.reads(), reads);
+      if (t + 1 == order.length[g.first + i]) finish(g, s, i, kept.weights(r), reads);
+    });
   }
 
   void run(const Group& g, int64_t thread, const Scratch& s) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, thread, s, i);
-    CellForward::run(g, thread, s, [&](int64_t t, int64_t i) { memory_step(g, thread, s, t, i); });
+    CellForward::run(g, thread, s, [&](int64_t t, int64_t running) {
+      for (int64_t i = 0; i < running; i += ABREAST)
+        memory_step(g, thread, s, t, i, std::min(i + ABREAST, running));
+    });
   }
 };

@@ -23,34 +23,24 @@ struct Problem : Cell {
   int64_t interface() const { return add_start() + write_heads * width; }
 };
 
-// What a row keeps for every slot, in one piece: for each head its cosines, its weights by content and its final
-// weights, and 1 / |memory row| after the step's write.
-struct SlotRows {
-  float* base;
-  int64_t lanes, heads;
-
-  static int64_t size(const Problem& p) { return (3 * p.heads() + 1) * p.lanes(); }
-  float* part(int64_t row, int64_t which) const { return base + (row * (3 * heads + 1) + which) * lanes; }
-  float* cosine(int64_t row, int64_t head) const { return part(row, head); }
-  float* content(int64_t row, int64_t head) const { return part(row, heads + head); }
-  float* weights(int64_t row, int64_t head = 0) const { return part(row, 2 * heads + head); }
-  float* inverse_norm(int64_t row) const { return part(row, 3 * heads); }
-};
-
-// What the forward pass leaves for the backward pass.
+// What the forward pass leaves for the backward pass. Of what it computes for each slot, only the final weights: the
+// others are made anew from them and the memory in less time than they would take to come from far away.
 struct Kept : KeptRows {
-  float* scalars;  // see HeadScalars
-  SlotRows slots;
-  float *first_weights, *first_inverse, *memory;  // before step 0, by rank; memories, by Order::kept_memory
+  float* scalars;        // see HeadScalars
+  float* slots;          // the weights of each head and slot
+  float* first_weights;  // before step 0, by rank
+  float* memory;         // by Order::kept_memory
+  int64_t weighting;     // numbers of all heads' weights
 
   Kept(const Problem& p, const Order& order, Arena& arena, int64_t group_size)
       : KeptRows(p, order, arena, group_size, p.interface()) {
     scalars = arena.take(rows * p.heads() * 4);
-    slots = SlotRows{arena.take(rows * SlotRows::size(p)), p.lanes(), p.heads()};
-    first_weights = arena.take(p.batch * p.heads() * p.lanes());
-    first_inverse = arena.take(p.batch * p.lanes());
+    weighting = p.heads() * p.lanes();
+    slots = arena.take(rows * weighting);
+    first_weights = arena.take(p.batch * weighting);
     memory = arena.take(p.training ? order.memories * p.matrix() : 0);
   }
+  float* weights(int64_t row) const { return slots + row * weighting; }
 };
 
 // What a row keeps of one head besides its vectors.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -17,6 +18,9 @@
 #define MEMNET_LANES 4
 #endif
 #define INLINE inline __attribute__((always_inline))
+
+template <int N>
+using Constant = std::integral_constant<int, N>;
 
 constexpr int LANES = MEMNET_LANES;
 typedef float vec __attribute__((vector_size(MEMNET_LANES * 4)));
