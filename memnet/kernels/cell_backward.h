@@ -45,10 +45,10 @@ struct CellBackward {
   float* d_inputs;              // may be null
   float* const* d_state;        // state gradients going out, each may be null
   Parameters parameters{sizes, nullptr};
-  // Rows like the forward pass's: gradients of what each product gave. `carry_weight` takes a layer's gates to what the
-  // layer below (or the reads of the step before) and its own previous output get.
-  std::vector<float*> d_gates{};
-  float *d_interface = nullptr, *d_out = nullptr, *d_control = nullptr;
+  // Rows like the forward pass's: what the layer normalisation's gain and bias get.
+  float* d_control = nullptr;
+  // `carry_weight` takes a layer's gates to what the layer below (or the reads of the step before) and its own previous
+  // output get.
   std::vector<Packed> carry_weight{};
   Packed input_weight{}, interface_weight{}, output_weight{};
 
@@ -59,11 +59,8 @@ struct CellBackward {
 
   void lay_out(Arena& arena) {
     for (int64_t l = 0; l < sizes.layers; ++l) {
-      d_gates.push_back(arena.take(order.rows * sizes.gates()));
       carry_weight.push_back(CellForward::packed(arena, sizes.gates(), carried(l)));
     }
-    d_interface = arena.take(order.rows * interface_size);
-    d_out = arena.take(order.rows * sizes.output);
     d_control = arena.take(sizes.normalized ? order.rows * sizes.hidden : 0);
     input_weight = CellForward::packed(arena, sizes.gates(), sizes.input);
     interface_weight = CellForward::packed(arena, interface_size, sizes.hidden);
@@ -86,11 +83,16 @@ struct CellBackward {
     output_weight.put_columns(0, sizes.top_row(), parameters.output(0), sizes.top_row());
   }
 
-  // A thread's own scratch. Carries go from step to step: gradients of reads, hidden and cell state.
+  // A thread's own scratch. Carries go from step to step: gradients of reads, hidden and cell state. Own rows, of a few
+  // steps of the group at hand, hold the gradients of what each product gave.
   struct Scratch {
-    std::vector<float*> carry{}, d_cell{};
-    float *d_top, *d_input;
+    std::vector<float*> carry{}, d_cell{}, d_gates{};
+    float *d_top, *d_input, *d_interface, *d_out;
     Scratch(const CellBackward& b, Arena& arena) {
+      const int64_t rows = b.steps_at_once() * b.group_size;
+      for (int64_t l = 0; l < b.sizes.layers; ++l) d_gates.push_back(arena.take(rows * b.sizes.gates()));
+      d_interface = arena.take(rows * b.interface_size);
+      d_out = arena.take(rows * b.sizes.output);
       for (int64_t l = 0; l < b.sizes.layers; ++l) {
         carry.push_back(arena.take(b.group_size * b.carry_stride(l)));
         d_cell.push_back(arena.take(b.sizes.lstm ? b.group_size * b.sizes.hidden : 0));
@@ -102,6 +104,11 @@ struct CellBackward {
 
   int64_t layer_at(int64_t item, int64_t l) const { return (item * sizes.layers + l) * sizes.hidden; }
   int64_t row(const Group& g, int64_t t, int64_t i) const { return order.first_row[t] + g.first + i; }
+  // Steps whose own rows are there together, until the weights' gradients are made of them.
+  int64_t steps_at_once() const { return std::max<int64_t>(1, SUM_ROWS / group_size); }
+  int64_t own_row(int64_t t, int64_t i) const { return t % steps_at_once() * group_size + i; }
+  // An item's part of the gradient of the interface before its activations.
+  float* d_raw(const Scratch& s, int64_t t, int64_t i) const { return s.d_interface + own_row(t, i) * interface_size; }
   // A step's gradient of an item's reads: from the outputs, and from the step after.
   const float* d_reads_above(const Scratch& s, int64_t i) const { return s.d_top + i * top_stride() + sizes.hidden; }
   float* d_reads_carried(const Scratch& s, int64_t i) const { return s.carry[0] + i * carry_stride(0); }
@@ -137,7 +144,7 @@ struct CellBackward {
     for (int64_t i = 0; i < running; ++i) {
       const int64_t r = first + i;
       float* d_above = top ? s.d_top + i * top_stride() : s.carry[l + 1] + i * carry_stride(l + 1);
-      float* d_gate = d_gates[l] + r * sizes.gates();
+      float* d_gate = s.d_gates[l] + own_row(t, i) * sizes.gates();
       if (top && sizes.normalized) {
         copy(d_above, hidden, d_control + r * hidden);
         normalize_gradient(hidden, rows.normal + r * hidden, rows.scale[r], parameters.norm(0), d_above);
@@ -152,8 +159,8 @@ struct CellBackward {
         for (int64_t j = 0; j < hidden; ++j) d_gate[j] = d_above[j] * (1.0f - y[j] * y[j]);
       }
     }
-    multiply(running, d_gates[l] + first * sizes.gates(), sizes.gates(), carry_weight[l], nullptr, Start::zero,
-             s.carry[l], carry_stride(l));
+    multiply(running, s.d_gates[l] + own_row(t, 0) * sizes.gates(), sizes.gates(), carry_weight[l], nullptr,
+             Start::zero, s.carry[l], carry_stride(l));
   }
   const float* layer_output(int64_t r, int64_t l) const {
     if (l + 1 < sizes.layers) return rows.rows_in[l + 1] + r * sizes.row_of(l + 1);
@@ -174,35 +181,34 @@ struct CellBackward {
   }
 
   void output_step(const Group& g, const Scratch& s, int64_t t, int64_t running) const {
-    const int64_t size = sizes.output_row(), first = row(g, t, 0);
+    const int64_t size = sizes.output_row();
+    float* d_out = s.d_out + own_row(t, 0) * size;
     for (int64_t i = 0; i < running; ++i)
       copy_or_zero(d_outputs, (order.item[g.first + i] * sizes.time + t) * size, size,
-                   sizes.output ? d_out + (first + i) * size : s.d_top + i * top_stride());
-    if (sizes.output)
-      multiply(running, d_out + first * size, size, output_weight, nullptr, Start::zero, s.d_top, top_stride());
+                   sizes.output ? d_out + i * size : s.d_top + i * top_stride());
+    if (sizes.output) multiply(running, d_out, size, output_weight, nullptr, Start::zero, s.d_top, top_stride());
   }
 
   // All steps of a group whose items have begun, from the last to the first. `memory_step(t, running)` takes the
   // gradients of the first items' reads to those of their interfaces, `bound_memory(i)` clips what a memory carries.
-  template <typename MemoryStep, typename BoundMemory>
-  void run(const Group& g, const Scratch& s, MemoryStep memory_step, BoundMemory bound_memory) const {
-    const int64_t input_stride = round_up(sizes.input, LANES);
-    int64_t running = 0;
-    for (int64_t t = sizes.time - 1; t >= 0; --t) {
-      while (running < g.count && order.length[g.first + running] > t) ++running;
-      if (!running) continue;
-      const int64_t first = row(g, t, 0);
+  // `add_weights(from, to)` is called when steps [from, to) are done whose own rows are there.
+  template <typename MemoryStep, typename BoundMemory, typename AddWeights>
+  void run(const Group& g, const Scratch& s, MemoryStep memory_step, BoundMemory bound_memory,
+           AddWeights add_weights) const {
+    const int64_t input_stride = round_up(sizes.input, LANES), longest = order.length[g.first];
+    for (int64_t t = longest - 1; t >= 0; --t) {
+      const int64_t running = order.running(g, t);
       output_step(g, s, t, running);
       memory_step(t, running);
-      multiply(running, d_interface + first * interface_size, interface_size, interface_weight, nullptr, Start::add,
-               s.d_top, top_stride());
+      multiply(running, d_raw(s, t, 0), interface_size, interface_weight, nullptr, Start::add, s.d_top, top_stride());
       for (int64_t l = sizes.layers - 1; l >= 0; --l) layer_step(g, s, t, running, l);
       for (int64_t i = 0; std::isfinite(sizes.max_gradient) && i < running; ++i) {
         bound_carries(s, i);
         bound_memory(i);
       }
+      if (t % steps_at_once() == 0) add_weights(t, std::min(t + steps_at_once(), longest));
       if (!d_inputs) continue;
-      multiply(running, d_gates[0] + first * sizes.gates(), sizes.gates(), input_weight, nullptr, Start::zero,
+      multiply(running, s.d_gates[0] + own_row(t, 0) * sizes.gates(), sizes.gates(), input_weight, nullptr, Start::zero,
                s.d_input, input_stride);
       for (int64_t i = 0; i < running; ++i)
         copy(s.d_input + i * input_stride, sizes.input,

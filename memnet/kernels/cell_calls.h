@@ -1,8 +1,8 @@
 // The three calls of a cell's kernel: how much memory it wants, its sequence forwards, its sequence backwards.
 //
 // A group of batch items goes through all steps together, so that the controller's, the interface's and the output's
-// products are matrix products; groups are independent and are shared out among threads. The gradients of the weights
-// are products over all rows of all steps, made once at the end.
+// products are matrix products; groups are independent and are shared out among threads, for the gradients of the weights
+// in parts.
 #pragma once
 #include <exception>
 
@@ -32,14 +32,21 @@ struct Plan {
     for (int64_t t = 0; t < problem.threads; ++t) scratch.emplace_back(pass, arena);
     return scratch;
   }
-  // A thread needs its scratch for the steps first, and for the weights' gradients when those are over.
-  std::vector<typename Backward::Scratch> lay_out(Backward& pass, Arena& arena, std::vector<float*>& products) const {
+  // By thread: its scratch for the steps, and for the products that give the weights' gradients. By part: sums of those.
+  struct BackwardScratch {
+    std::vector<typename Backward::Scratch> own;
+    std::vector<float*> packed, sums;
+  };
+  // Groups whose weights' gradients are added up together; as many whatever the number of threads, so that the same
+  // numbers come out.
+  int64_t parts() const { return std::min<int64_t>(groups.size(), 16); }
+  BackwardScratch lay_out(Backward& pass, Arena& arena) const {
     pass.lay_out(arena);
-    std::vector<typename Backward::Scratch> scratch;
-    for (int64_t t = 0; t < problem.threads; ++t) {
-      scratch.emplace_back(pass, arena);
-      products.push_back(arena.take(weight_scratch(pass)));
-    }
+    BackwardScratch scratch;
+    for (int64_t t = 0; t < problem.threads; ++t) scratch.own.emplace_back(pass, arena);
+    const auto products = products_of(pass, scratch.own[0], nullptr);
+    for (int64_t t = 0; t < problem.threads; ++t) scratch.packed.push_back(arena.take(weight_scratch(products)));
+    for (int64_t part = 0; part < parts(); ++part) scratch.sums.push_back(arena.take(weight_sums(products)));
     return scratch;
   }
 
@@ -50,8 +57,7 @@ struct Plan {
     Forward pass(problem, order, kept, group_size, nullptr, nullptr, nullptr, nullptr);
     lay_out(pass, forward);
     Backward back(problem, order, kept, group_size, nullptr, nullptr, nullptr, nullptr);
-    std::vector<float*> products;
-    lay_out(back, backward, products);
+    lay_out(back, backward);
     floats[0] = kept_arena.used;
     floats[1] = forward.used;
     floats[2] = backward.used;
@@ -68,15 +74,31 @@ struct Plan {
   }
   // `d_parameters` may be null.
   void backward(const float* const* parameters, const float* d_outputs, const float* const* d_final, float* d_inputs,
-                float* const* d_state, float* const* d_parameters, float* scratch) const {
+                float* const* d_state, float* const* d_parameters, float* block) const {
     Backward pass(problem, order, kept, group_size, d_outputs, d_final, d_inputs, d_state);
     pass.parameters.list = parameters;
-    Arena arena{scratch};
-    std::vector<float*> products;
-    const auto own = lay_out(pass, arena, products);
+    Arena arena{block};
+    const BackwardScratch scratch = lay_out(pass, arena);
     pass.pack();
-    share_out(groups.size(), problem.threads, [&](int64_t g, int64_t thread) { pass.run(groups[g], own[thread]); });
-    if (d_parameters) weight_gradients(pass, d_parameters, products);
+    const int64_t count = groups.size();
+    share_out(parts(), problem.threads, [&](int64_t part, int64_t thread) {
+      const auto& own = scratch.own[thread];
+      const auto products = products_of(pass, own, d_parameters);
+      float* all_sums = scratch.sums[part];
+      std::fill(all_sums, all_sums + weight_sums(products), 0.0f);
+      for (int64_t i = count * part / parts(); i < count * (part + 1) / parts(); ++i) {
+        // What the forward pass has kept last is nearest.
+        const Group& group = groups[count - 1 - i];
+        pass.run(group, own, [&](int64_t from, int64_t to) {
+          float* sums = all_sums;
+          for (const WeightGradient& product : products) {
+            if (d_parameters) product.add(pass, group, from, to, sums, scratch.packed[thread]);
+            sums += product.size();
+          }
+        });
+      }
+    });
+    if (d_parameters) give_weights(pass, products_of(pass, scratch.own[0], d_parameters), scratch.sums, d_parameters);
   }
 };
 

@@ -46,6 +46,11 @@ struct Cell : Sizes {
   int64_t matrix() const { return lanes() * width; }
 };
 
+// Ranks [first, first + count), run through the whole sequence together by one thread.
+struct Group {
+  int64_t first, count;
+};
+
 // Items from the longest to the shortest (their places in this order are their ranks), so that those still running at a
 // step are the first ones. Row r of everything kept per step is (step, rank), step after step, without the padding.
 struct Order {
@@ -70,6 +75,10 @@ struct Order {
     }
     first_row[p.time] = rows;
   }
+  // How many of a group have a step t.
+  int64_t running(const Group& g, int64_t t) const {
+    return std::clamp<int64_t>(first_row[t + 1] - first_row[t] - g.first, 0, g.count);
+  }
   // Which of an item's kept memories is the one after step t (-1: the initial one), -1 where that is not kept.
   int64_t kept_memory(int64_t rank, int64_t t, int64_t segment) const {
     if (t == length[rank] - 1) return first_memory[rank] + (length[rank] + segment - 1) / segment;
@@ -77,16 +86,10 @@ struct Order {
   }
 };
 
-// Ranks [first, first + count), run through the whole sequence together by one thread.
-struct Group {
-  int64_t first, count;
-};
-
-// Few enough items for their memories, of `size` floats each, to fill no more than `cache` floats; at least one group
-// for each thread.
+// Few enough items for their memories, of `size` floats each, to fill no more than `cache` floats. The same for every
+// number of threads, as the weights' gradients are added up by groups, and enough groups for many.
 static std::vector<Group> groups_of(const Cell& p, int64_t size, int64_t cache) {
-  int64_t most = std::clamp<int64_t>(cache / size, 1, 32);
-  most = std::min(most, (p.batch + p.threads - 1) / p.threads);
+  const int64_t most = std::clamp<int64_t>(cache / size, 1, std::clamp<int64_t>(p.batch / 16, 8, 32));
   int64_t count = (p.batch + most - 1) / most;
   std::vector<Group> groups;
   for (int64_t g = 0; g < count; ++g) {

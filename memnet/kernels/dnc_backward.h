@@ -113,10 +113,10 @@ struct Backward : CellBackward {
 
   // From the gradients of the reads and of the read weights to those of the written memory, and of backward and forward
   // weights, which are added to.
-  void read_heads_gradient(const Scratch& s, int64_t r, int64_t i, const float* memory) const {
+  void read_heads_gradient(const Scratch& s, int64_t r, int64_t i, const float* memory, float* d_raw) const {
     const SlotRows& slots = kept.slots;
     const int64_t lanes = p.lanes(), stride = p.read_heads * lanes;
-    float *d_memory = s.d_contents + i * p.contents(), *d_raw = d_interface + r * p.interface();
+    float *d_memory = s.d_contents + i * p.contents();
     read_gradient(p, slots.weights(r, p.write_heads), s.d_reads, d_memory);
     for (int64_t h = 0; h < p.read_heads; ++h) {
       const int64_t head = p.write_heads + h, start = p.emission_start(head);
@@ -136,11 +136,12 @@ struct Backward : CellBackward {
   // Backwards through the links, the usage and the write itself: d_weights of the write heads, and d_used of the usage
   // after the free gates. The gradient of the memory becomes that of the memory before the step, but for what the write
   // heads have compared with it.
-  void write_gradients(const Scratch& s, int64_t r, int64_t i, const float* from, const Before& past) const {
+  void write_gradients(const Scratch& s, int64_t r, int64_t i, const float* from, const Before& past,
+                       float* d_raw) const {
     const SlotRows& slots = kept.slots;
     const int64_t lanes = p.lanes(), written = p.write_heads * p.width;
     const float *interface = kept.interface + r * p.interface(), *weights = slots.weights(r);
-    float *d_contents = s.d_contents + i * p.contents(), *d_raw = d_interface + r * p.interface();
+    float *d_contents = s.d_contents + i * p.contents();
     std::fill(s.d_weights, s.d_weights + p.write_heads * lanes, 0.0f);
     for (int64_t w = 0; w < p.write_heads; ++w) {
       const LinkStep step = link_step(p, past, slots, r, w, from);
@@ -182,11 +183,11 @@ struct Backward : CellBackward {
   }
 
   // Backwards through `Forward::address_writes`, from d_weights and d_used.
-  void write_heads_gradient(const Scratch& s, int64_t r, int64_t i, const float* memory, const Before& past) const {
+  void write_heads_gradient(const Scratch& s, int64_t r, int64_t i, const float* memory, const Before& past,
+                            float* d_raw) const {
     const SlotRows& slots = kept.slots;
     const int64_t lanes = p.lanes();
     const float* interface = kept.interface + r * p.interface();
-    float* d_raw = d_interface + r * p.interface();
     float *d_allocated = s.one, *d_used = s.d_before.usage(i);  // free by now, and to be that of the usage before
     std::fill(d_used, d_used + lanes, 0.0f);
     for (int64_t h = p.write_heads - 1; h >= 0; --h) {
@@ -250,11 +251,12 @@ struct Backward : CellBackward {
       from_state(at().retention(), 1, s.d_retention);
     else
       std::fill(s.d_retention, s.d_retention + lanes, 0.0f);
-    read_heads_gradient(s, r, i, to);
+    float* d_raw = this->d_raw(s, t, i);
+    read_heads_gradient(s, r, i, to, d_raw);
     // From here on those of the read weights of the step before.
     std::fill(s.d_before.freeing(i), s.d_before.freeing(i) + 2 * p.read_heads * lanes, 0.0f);
-    write_gradients(s, r, i, from, past);
-    write_heads_gradient(s, r, i, from, past);
+    write_gradients(s, r, i, from, past, d_raw);
+    write_heads_gradient(s, r, i, from, past, d_raw);
   }
 
   void bound_memory(const Scratch& s, int64_t i) const {
@@ -262,12 +264,13 @@ struct Backward : CellBackward {
     bound(s.d_before.usage(i), FirstRows::size(p), p.max_gradient);
   }
 
-  void run(const Group& g, const Scratch& s) const {
+  template <typename AddWeights>
+  void run(const Group& g, const Scratch& s, AddWeights add_weights) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
     auto memory_steps = [&](int64_t t, int64_t running) {
       for (int64_t i = 0; i < running; ++i) memory_step(g, s, t, i);
     };
-    CellBackward::run(g, s, memory_steps, [&](int64_t i) { bound_memory(s, i); });
+    CellBackward::run(g, s, memory_steps, [&](int64_t i) { bound_memory(s, i); }, add_weights);
     for (int64_t i = 0; i < g.count; ++i) finish(g, s, i);
   }
 };

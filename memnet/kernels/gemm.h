@@ -27,7 +27,7 @@ struct Packed {
   void clear() { std::fill(data, data + size(inner, columns), 0.0f); }
 
   // (first_row + k, n) = source[k, n] for `rows` rows of `stride` numbers.
-  void put(int64_t first_row, int64_t rows, const float* source, int64_t stride) {
+  void put(int64_t first_row, int64_t rows, const float* source, int64_t stride) const {
     for (int64_t start = 0; start < columns; start += PANEL) {
       float* target = data + start * inner + first_row * width(start);
       int64_t taken = std::min(PANEL, columns - start);
@@ -124,44 +124,48 @@ static void multiply(int64_t rows, const float* a, int64_t row_step, const Packe
   }
 }
 
-// Rows of A and B taken into the caches at a time by `outer_sum`.
+// Rows that an `OuterSum` takes at most: they stay in the caches. No power of two, which would put what is packed side by
+// side in the same places of a cache.
 constexpr int64_t SUM_ROWS = 120;
 
-// Columns [first, first + count) of rows of A, for `outer_sum`: ROW_BLOCK columns of all rows, then the next ones. Adds
-// their sums over the rows to `sums`. Goes along the rows, which come from far away.
-static void pack_columns(int64_t rows, const float* a, int64_t stride, int64_t first, int64_t count, float* packed,
-                         float* sums) {
-  const int64_t whole = count / ROW_BLOCK * ROW_BLOCK;
-  if (whole < count) std::fill(packed + whole * rows, packed + (whole + ROW_BLOCK) * rows, 0.0f);
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* row = a + r * stride + first;
-    for (int64_t i = 0; i < whole; i += ROW_BLOCK)
-      std::memcpy(packed + i * rows + r * ROW_BLOCK, row + i, ROW_BLOCK * sizeof(float));
-    std::copy(row + whole, row + count, packed + whole * rows + r * ROW_BLOCK);
-    for (int64_t i = 0; i < count; i += LANES)
-      store_part(sums + i, load_part(sums + i, count - i) + load_part(row + i, count - i), count - i);
-  }
-}
+// C[i, j] += sum_r A[r, i] B[r, j] and sums[i] += sum_r A[r, i] for i < count, over rows that come in several pieces: the
+// gradients of a weight (output, input) and its bias. `scratch` holds `size` numbers.
+struct OuterSum {
+  int64_t rows, count;
+  Packed right;
+  float* left;  // ROW_BLOCK columns of all rows, then the next ones
 
-// C[i, j] += sum_r A[r, first + i] B[r, j] and sums[i] += sum_r A[r, first + i] for i < count: the gradients of a weight
-// (output, input) and its bias as one product over all rows. `c` has rows of round_up(columns, LANES) numbers and room
-// for a multiple of ROW_BLOCK rows; it and `sums` are zero at first. `scratch` holds SUM_ROWS * (round_up(columns, LANES)
-// + round_up(count, ROW_BLOCK)) numbers.
-static void outer_sum(int64_t rows, const float* a, int64_t a_stride, int64_t first, int64_t count, const float* b,
-                      int64_t b_stride, int64_t columns, float* c, float* sums, float* scratch) {
-  int64_t width = round_up(columns, LANES);
-  float* left = scratch + SUM_ROWS * width;
-  for (int64_t r = 0; r < rows; r += SUM_ROWS) {
-    int64_t taken = std::min(SUM_ROWS, rows - r);
+  static int64_t size(int64_t count, int64_t columns) {
+    return SUM_ROWS * (round_up(columns, LANES) + round_up(count, ROW_BLOCK));
+  }
+  OuterSum(int64_t rows, int64_t count, int64_t columns, float* scratch)
+      : rows(rows), count(count), right{scratch, rows, columns}, left(scratch + rows * round_up(columns, LANES)) {}
+
+  // Rows [first, first + taken) are these.
+  void take(int64_t first, int64_t taken, const float* a, const float* b, int64_t b_stride, float* sums) const {
     // Columns of padding stay as they are: they only ever meet sums that nobody reads.
-    Packed right{scratch, taken, columns};
-    right.put(0, taken, b + r * b_stride, b_stride);
-    pack_columns(taken, a + r * a_stride, a_stride, first, count, left, sums);
-    for (int64_t j = 0; j < columns; j += PANEL)
+    right.put(first, taken, b, b_stride);
+    const int64_t whole = count / ROW_BLOCK * ROW_BLOCK;
+    for (int64_t r = first; r < first + taken; ++r, a += count) {
+      float* block = left + r * ROW_BLOCK;
+      for (int64_t i = 0; i < whole; i += ROW_BLOCK)
+        std::memcpy(block + i * rows, a + i, ROW_BLOCK * sizeof(float));
+      if (whole < count) {
+        std::fill(block + whole * rows, block + whole * rows + ROW_BLOCK, 0.0f);
+        std::copy(a + whole, a + count, block + whole * rows);
+      }
+      for (int64_t i = 0; i < count; i += LANES)
+        store_part(sums + i, load_part(sums + i, count - i) + load_part(a + i, count - i), count - i);
+    }
+  }
+  // `c` has rows of round_up(columns, LANES) numbers, and a multiple of ROW_BLOCK of them.
+  void add_to(float* c) const {
+    const int64_t width = round_up(right.columns, LANES);
+    for (int64_t j = 0; j < right.columns; j += PANEL)
       for (int64_t i = 0; i < count; i += ROW_BLOCK)
         with_vectors(right.width(j) / LANES, [&](auto vectors) {
-          block<ROW_BLOCK, decltype(vectors)::value>(taken, left + i * taken, 1, ROW_BLOCK, scratch + j * taken, nullptr,
+          block<ROW_BLOCK, decltype(vectors)::value>(rows, left + i * rows, 1, ROW_BLOCK, right.data + j * rows, nullptr,
                                                      Start::add, c + i * width + j, width);
         });
   }
-}
+};

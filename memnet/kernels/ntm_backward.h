@@ -134,7 +134,7 @@ struct Backward : CellBackward {
                      {s.d_dots + place * kept.weighting, s.d_norm + place * lanes, interface_at(r), p.emission()},
                      memory_after(g, s, i, t - 1), s.d_memory + i * p.matrix(), s.sums + place * s.own_sums);
       add_lanes(s.sums + place * s.own_sums, s.sum_count, s.numbers);
-      interface_gradient(s, r);
+      interface_gradient(s, r, d_raw(s, t, i));
     });
   }
   const float* interface_at(int64_t r) const { return kept.interface + r * p.interface(); }
@@ -160,7 +160,7 @@ struct Backward : CellBackward {
     head.d_weights = s.d_weights + (i * p.heads() + h) * lanes;
     head.d_dots = s.d_dots + (place * p.heads() + h) * lanes;
     head.d_norm = s.d_norm + place * lanes;
-    head.d_raw = d_interface + r * p.interface() + h * p.emission();
+    head.d_raw = d_raw(s, t, i) + h * p.emission();
     head.d_ring = s.d_ring + place * ring_size(p);
     return head;
   }
@@ -187,9 +187,8 @@ struct Backward : CellBackward {
     }
   }
   // From the sums over slots, in s.numbers, to the gradients of keys, erase and add vectors before their activations.
-  void interface_gradient(const Scratch& s, int64_t r) const {
+  void interface_gradient(const Scratch& s, int64_t r, float* d_raw) const {
     const float *interface = interface_at(r), *erase = interface + p.erase_start(), *add = interface + p.add_start();
-    float* d_raw = d_interface + r * p.interface();
     for (int64_t h = 0; h < p.heads(); ++h) {
       const float* key = interface + h * p.emission();
       float* d_key = d_raw + h * p.emission();
@@ -210,12 +209,13 @@ struct Backward : CellBackward {
     bound(s.d_memory + i * p.matrix(), p.matrix(), p.max_gradient);
   }
 
-  void run(const Group& g, const Scratch& s) const {
+  template <typename AddWeights>
+  void run(const Group& g, const Scratch& s, AddWeights add_weights) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
     auto memory_steps = [&](int64_t t, int64_t running) {
       for (int64_t i = 0; i < running; i += ABREAST) memory_step(g, s, t, i, std::min(i + ABREAST, running));
     };
-    CellBackward::run(g, s, memory_steps, [&](int64_t i) { bound_memory(s, i); });
+    CellBackward::run(g, s, memory_steps, [&](int64_t i) { bound_memory(s, i); }, add_weights);
     for (int64_t i = 0; i < g.count; ++i) finish(g, s, i);
   }
 };
