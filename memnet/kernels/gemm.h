@@ -37,51 +37,56 @@ struct Packed {
   }
   // (k, first_column + n) = source[k, n] for all rows of `inner`, columns at a place that need not begin a panel.
   void put_columns(int64_t first_column, int64_t count, const float* source, int64_t stride) {
-    for (int64_t n = 0; n < count; ++n) {
-      int64_t start = (first_column + n) / PANEL * PANEL;
-      float* target = data + start * inner + (first_column + n - start);
-      for (int64_t k = 0; k < inner; ++k) target[k * width(start)] = source[k * stride + n];
+    for (int64_t n = 0, taken; n < count; n += taken) {
+      const int64_t column = first_column + n, start = column / PANEL * PANEL;
+      taken = std::min(start + PANEL - column, count - n);
+      float* target = data + start * inner + (column - start);
+      for (int64_t k = 0; k < inner; ++k)
+        std::copy(source + k * stride + n, source + k * stride + n + taken, target + k * width(start));
     }
   }
   // (first_row + k, n) = source[n, k]: the weight of a Linear, which is stored (output, input).
   void put_transposed(int64_t first_row, int64_t rows, const float* source, int64_t stride) {
-    for (int64_t n = 0; n < columns; ++n) {
-      int64_t start = n / PANEL * PANEL;
-      float* target = data + start * inner + first_row * width(start) + (n - start);
-      for (int64_t k = 0; k < rows; ++k) target[k * width(start)] = source[n * stride + k];
+    for (int64_t start = 0; start < columns; start += PANEL) {
+      const int64_t taken = std::min(PANEL, columns - start);
+      const float* from = source + start * stride;
+      float* target = data + start * inner + first_row * width(start);
+      for (int64_t k = 0; k < rows; ++k, target += width(start))
+        for (int64_t n = 0; n < taken; ++n) target[n] = from[n * stride + k];
     }
   }
 };
 
 enum class Start { zero, bias, add };
 
-// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and VECTORS vectors, A(i, k) = a[i * row_step + k *
-// inner_step].
-template <int ROWS, int VECTORS>
+// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and PANELS panels of VECTORS vectors, A(i, k) = a[i * row_step + k
+// * inner_step].
+template <int ROWS, int VECTORS, int PANELS = 1>
 static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner_step, const float* b,
                   const float* bias, Start start, float* c, int64_t c_stride) {
-  vec total[ROWS][VECTORS];
+  constexpr int ALL = PANELS * VECTORS;
+  vec total[ROWS][ALL];
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; ++v)
+    for (int v = 0; v < ALL; ++v)
       total[i][v] =
           start == Start::zero ? vec{} : load(start == Start::bias ? bias + v * LANES : c + i * c_stride + v * LANES);
   for (int64_t k = 0; k < inner; ++k) {
-    vec right[VECTORS];
+    vec right[ALL];
 #pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; ++v) right[v] = load(b + (k * VECTORS + v) * LANES);
+    for (int v = 0; v < ALL; ++v) right[v] = load(b + (v / VECTORS * inner * VECTORS + k * VECTORS + v % VECTORS) * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
       vec left = splat(a[i * row_step + k * inner_step]);
 #pragma GCC unroll 8
-      for (int v = 0; v < VECTORS; ++v) total[i][v] += left * right[v];
+      for (int v = 0; v < ALL; ++v) total[i][v] += left * right[v];
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; ++v) store(c + i * c_stride + v * LANES, total[i][v]);
+    for (int v = 0; v < ALL; ++v) store(c + i * c_stride + v * LANES, total[i][v]);
 }
 
 // body(Constant<vectors>) for the width of a panel.
@@ -118,6 +123,13 @@ static void multiply(int64_t rows, const float* a, int64_t row_step, const Packe
   for (int64_t first = 0; first < right.columns; first += PANEL) {
     const float* b = right.data + first * right.inner;
     const float* panel_bias = bias ? bias + first : nullptr;
+    // A row or two take two panels together, so as not to wait for their own sums.
+    if (rows <= 2 && first + 2 * PANEL <= round_up(right.columns, LANES)) {
+      auto both = rows == 1 ? block<1, COLUMN_VECTORS, 2> : block<2, COLUMN_VECTORS, 2>;
+      both(right.inner, a, row_step, 1, b, panel_bias, start, c + first, c_stride);
+      first += PANEL;
+      continue;
+    }
     with_vectors(right.width(first) / LANES, [&](auto vectors) {
       rows_of<decltype(vectors)::value>(rows, right.inner, a, row_step, b, panel_bias, start, c + first, c_stride);
     });
