@@ -1,8 +1,7 @@
 // The three calls of a cell's kernel: how much memory it wants, its sequence forwards, its sequence backwards.
 //
 // A group of batch items goes through all steps together, so that the controller's, the interface's and the output's
-// products are matrix products; groups are independent and are shared out among threads, for the gradients of the weights
-// in parts.
+// products are matrix products; groups are independent and are shared out among threads, backwards several at a time.
 #pragma once
 #include <exception>
 
@@ -32,13 +31,13 @@ struct Plan {
     for (int64_t t = 0; t < problem.threads; ++t) scratch.emplace_back(pass, arena);
     return scratch;
   }
-  // By thread: its scratch for the steps, and for the products that give the weights' gradients. By part: sums of those.
+  // By thread: its scratch for the steps, and for the products that give the weights' gradients. By part: their sums.
   struct BackwardScratch {
     std::vector<typename Backward::Scratch> own;
     std::vector<float*> packed, sums;
   };
-  // Groups whose weights' gradients are added up together; as many whatever the number of threads, so that the same
-  // numbers come out.
+  // Parts of the groups, each with its own sums of the weights' gradients: as many whatever the number of threads, so
+  // that the same numbers come out.
   int64_t parts() const { return std::min<int64_t>(groups.size(), 16); }
   BackwardScratch lay_out(Backward& pass, Arena& arena) const {
     pass.lay_out(arena);

@@ -7,8 +7,8 @@
 
 #include "simd.h"
 
-// Register block: ROW_BLOCK rows by COLUMN_VECTORS vectors, as many accumulators as the registers hold; rather high than
-// wide, so that a step's rows need few passes over the right-hand matrix.
+// Register block: ROW_BLOCK rows by COLUMN_VECTORS vectors, as many accumulators as the registers hold; rather high
+// than wide, so that a step's rows need few passes over the right-hand matrix.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int ROW_BLOCK = 8, COLUMN_VECTORS = 3;
 #else
@@ -59,8 +59,8 @@ struct Packed {
 
 enum class Start { zero, bias, add };
 
-// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and PANELS panels of VECTORS vectors, A(i, k) = a[i * row_step + k
-// * inner_step].
+// C[i, :] = start + sum_k A(i, k) B[k, :] for ROWS rows and PANELS panels of VECTORS vectors, where A(i, k) = a[i *
+// row_step + k * inner_step].
 template <int ROWS, int VECTORS, int PANELS = 1>
 static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner_step, const float* b,
                   const float* bias, Start start, float* c, int64_t c_stride) {
@@ -75,7 +75,8 @@ static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner
   for (int64_t k = 0; k < inner; ++k) {
     vec right[ALL];
 #pragma GCC unroll 8
-    for (int v = 0; v < ALL; ++v) right[v] = load(b + (v / VECTORS * inner * VECTORS + k * VECTORS + v % VECTORS) * LANES);
+    for (int v = 0; v < ALL; ++v)
+      right[v] = load(b + ((v / VECTORS * inner + k) * VECTORS + v % VECTORS) * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
       vec left = splat(a[i * row_step + k * inner_step]);
@@ -136,12 +137,12 @@ static void multiply(int64_t rows, const float* a, int64_t row_step, const Packe
   }
 }
 
-// Rows that an `OuterSum` takes at most: they stay in the caches. No power of two, which would put what is packed side by
-// side in the same places of a cache.
+// Rows that an `OuterSum` takes at most: they stay in the caches. No power of two, which would put what is packed side
+// by side in the same places of a cache.
 constexpr int64_t SUM_ROWS = 120;
 
-// C[i, j] += sum_r A[r, i] B[r, j] and sums[i] += sum_r A[r, i] for i < count, over rows that come in several pieces: the
-// gradients of a weight (output, input) and its bias. `scratch` holds `size` numbers.
+// C[i, j] += sum_r A[r, i] B[r, j] and sums[i] += sum_r A[r, i] for i < count, over rows that come in several pieces:
+// the gradients of a weight (output, input) and its bias. `scratch` holds `size` numbers.
 struct OuterSum {
   int64_t rows, count;
   Packed right;
@@ -176,8 +177,8 @@ struct OuterSum {
     for (int64_t j = 0; j < right.columns; j += PANEL)
       for (int64_t i = 0; i < count; i += ROW_BLOCK)
         with_vectors(right.width(j) / LANES, [&](auto vectors) {
-          block<ROW_BLOCK, decltype(vectors)::value>(rows, left + i * rows, 1, ROW_BLOCK, right.data + j * rows, nullptr,
-                                                     Start::add, c + i * width + j, width);
+          block<ROW_BLOCK, decltype(vectors)::value>(rows, left + i * rows, 1, ROW_BLOCK, right.data + j * rows,
+                                                     nullptr, Start::add, c + i * width + j, width);
         });
   }
 };

@@ -59,8 +59,8 @@ struct Head {
     });
     close_ring(p, ring);
   }
-  // Equation 8, then (9) in log space: softmax(sharpening * log(w + epsilon)) does not underflow to 0 / 0. Weights are at
-  // most 1.
+  // Equation 8, then (9) in log space: softmax(sharpening * log(w + epsilon)) does not underflow to 0 / 0. Weights are
+  // at most 1.
   void sharpen(const Problem& p) {
     const float sharpening = y.sharpening();
     const Emission emitted = y;

@@ -82,16 +82,16 @@ struct Backward : CellBackward {
       unblocked(p, s.d_memory + i * p.matrix(), d_state[at().memory()] + item * p.slots * p.width);
   }
 
-  // The memories of items [first, end), no more than ABREAST, at one step: from the gradients of their reads and of what
-  // is carried to those of their interfaces.
+  // The memories of items [first, end), at most ABREAST of them, at one step: from the gradients of their reads and of
+  // what is carried to those of their interfaces.
   void memory_step(const Group& g, const Scratch& s, int64_t t, int64_t first, int64_t end) const {
     const int64_t lanes = p.lanes(), width = p.width, writes = p.write_heads;
     HeadGradient heads[ABREAST];
     auto each = [&](auto stage) {
       for (int64_t i = first; i < end; ++i) stage(i, row(g, t, i), heads[i - first]);
     };
-    // From the gradients of a head's weighting. A head's part of d_raw holds its key norm sum at the place of its key until
-    // the keys' gradients are made.
+    // From the gradients of a head's weighting. A head's part of d_raw holds its key norm sum at the place of its key
+    // until the keys' gradients are made.
     auto address = [&](int64_t h, auto compare) {
       each([&](int64_t i, int64_t, HeadGradient& head) {
         head = head_at(g, s, t, i, i - first, h);
