@@ -48,7 +48,10 @@ class Search(abc.ABC):
 
 
 class ExactSearch(Search):
-    """Compares the query with every slot in use: one matrix product and one top-k at each step."""
+    """Compares the query with every slot in use: one matrix product and one top-k at each step.
+
+    Of slots that are equally near the first come first.
+    """
 
     def open(self, memory: Float[Tensor, "batch slot val"], in_use: Int64[Tensor, " batch"]) -> NearestRows:
         return _Exact(memory, in_use)
@@ -75,7 +78,11 @@ class _Exact(NearestRows):
         scores = query @ rearrange(self._memory[items, :width], "batch slot val -> batch val slot")
         scores *= self._inverse_norms[items, None, :width]
         free = torch.arange(width, device=in_use.device) >= in_use[:, None]
-        return scores.masked_fill_(free[:, None], -torch.inf).topk(num_nearest).indices
+        best, slots = scores.masked_fill_(free[:, None], -torch.inf).topk(min(num_nearest + 1, width))
+        alike = ~(best[:, :, 1:] < best[:, :, :-1]) & (best[:, :, 1:] != -torch.inf)
+        if alike.any():  # topk does not say which of equals it takes
+            slots = scores.sort(descending=True, stable=True).indices
+        return slots[:, :, :num_nearest]
 
 
 class ApproximateSearch(Search):

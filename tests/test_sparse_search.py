@@ -113,3 +113,12 @@ class TestApproximate:
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ApproximateSearch(**settings)
+
+
+def test_of_slots_that_are_equally_near_the_first_come_first():
+    memory = torch.zeros(2, 40, 3)
+    memory[1] = torch.tensor([1.0, 2.0, 3.0])
+    memory[1, 20] = torch.tensor([3.0, 2.0, 1.0])
+    search = ExactSearch().open(memory, torch.tensor([40, 40]))
+    nearest = search.nearest(torch.tensor([[[1.0, 1.0, 1.0]], [[3.0, 2.0, 1.0]]]), 4, torch.tensor([40, 40]))
+    assert nearest.tolist() == [[[0, 1, 2, 3]], [[20, 0, 1, 2]]]
