@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from memnet.kernels import build, workspace
+from memnet.sparse_search import untouched_zeros
 
 
 def fits(source: str, fits_shapes: Callable[[Any, Tensor, Any], bool], cell: Any, inputs: Tensor, state: Any) -> bool:
@@ -63,6 +64,8 @@ class Call(NamedTuple):
         state_shapes: of the state's tensors.
         lengths: how many steps of each sequence are real.
         training: whether there will be a backward pass.
+        zeroed: which of the state's final tensors are handed over as zeros, which take room only where they are written
+            (see ``memnet.sparse_search.untouched_zeros``).
     """
 
     source: str
@@ -76,6 +79,7 @@ class Call(NamedTuple):
     state_shapes: list[tuple[int, ...]]
     lengths: Tensor | None
     training: bool
+    zeroed: frozenset[int] = frozenset()
 
     def arguments(self) -> tuple[Any, ...]:
         """Sizes, numbers and lengths."""
@@ -122,6 +126,7 @@ class _Sequence(torch.autograd.Function):
         outputs, end, kept, ctx.scratch_size = _forward(call, inputs, tensors)
         ctx.call = call
         ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(x for x in end if not x.is_floating_point()))
         # Saved as tensors are, so that they are freed with the graph, and changed parameters are noticed.
         ctx.save_for_backward(kept, *tensors[len(end) :])
         return outputs, *end
@@ -167,7 +172,10 @@ def _forward(call: Call, inputs: Tensor, tensors: Sequence[Tensor]) -> tuple[Ten
     kept_size, scratch_size, backward_scratch_size = floats
     kept, scratch = workspace.floats(kept_size), workspace.floats(scratch_size)
     outputs = inputs.new_empty(call.batch, call.time, call.output)
-    end = [inputs.new_empty(shape) for shape in call.state_shapes]
+    end = [
+        untouched_zeros(shape, x.dtype, x.device) if i in call.zeroed else x.new_empty(shape)
+        for i, (shape, x) in enumerate(zip(call.state_shapes, tensors, strict=False))
+    ]
     call.invoke(
         "forward",
         *arguments,
