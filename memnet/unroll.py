@@ -29,8 +29,8 @@ def unroll(
     """Runs a cell over sequences.
 
     A sequence cut into chunks, each begun with the state the last one returned, gives what the whole one gives.
-    The standard Neural Turing Machine and the standard Differentiable Neural Computer run in kernels of their own where
-    one fits (see ``memnet.kernels``).
+    The standard Neural Turing Machine, Differentiable Neural Computer and sparse access memory run in kernels of their
+    own where one fits (see ``memnet.kernels``).
 
     Args:
         cell: what happens in one step.

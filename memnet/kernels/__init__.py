@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memnet.kernels import dnc_cpu, entity_network, link_cpu, memn2n_cpu, ntm_cpu, ntm_cuda
+from memnet.kernels import dnc_cpu, entity_network, link_cpu, memn2n_cpu, ntm_cpu, ntm_cuda, sam_cpu
 
 Kernel = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
@@ -37,7 +37,9 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     around ``ContentAddressing(CosineScore, Softmax)``, in float32. There is one for the Differentiable Neural Computer
     on the CPU: for such a cell, also with a ``NormalizedController`` or ``BypassedOutput``, whose read heads use
     ``LinkAddressing`` and whose write heads use ``AllocationAddressing``, both around ``ContentAddressing(CosineScore,
-    Softmax)`` or both with ``MaskedCosineScore``, with all their options.
+    Softmax)`` or both with ``MaskedCosineScore``, with all their options. There is one for sparse access memory on the
+    CPU: for a ``MemoryCell`` of an ``LSTMController`` or ``FeedForwardController`` and a ``SparseAccess`` with
+    ``ExactSearch``, without ``max_gradient``.
 
     They step aside for anything else: a subclass (its equations may be others), another dtype, hooks (somebody watches
     the steps), autocast, compilation, ``torch.func``. So they do where no C++ compiler is found, or the GPU's kernel
@@ -55,7 +57,7 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     """
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None
-    for kernel in (ntm_cpu, ntm_cuda, dnc_cpu):
+    for kernel in (ntm_cpu, ntm_cuda, dnc_cpu, sam_cpu):
         if kernel.fits(cell, inputs, state):
             return kernel.run
     return None

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from memnet import kernels
 from memnet.cells import Cell, LSTMController, MemoryCell, MemoryState
 from memnet.checks import check_inputs, check_lengths, check_positive
 from memnet.sparse_access import OpenMemory, SparseAccess
@@ -18,7 +19,8 @@ class SAM(nn.Module):
 
     Called like ``torch.nn.LSTM`` with ``batch_first=True``; its outputs are logits. A step's time grows with the number
     of slots by the search alone, and what it keeps for the backward pass does not grow at all: backward undoes the
-    writes one by one and finds the rows that were read where they were. Only slots in use are searched.
+    writes one by one and finds the rows that were read where they were. (On the CPU, a kernel that has the same numbers
+    keeps the rows that were read: they are just those that the next step overwrites.) Only slots in use are searched.
 
     The memory is one tensor for a sequence, ``(batch, num_slots, slot_size)``, and so is its gradient; slots that are
     never used take no room in them on systems that hand out zeroed memory on first touch, as Linux does. When all slots
@@ -78,7 +80,8 @@ class SAM(nn.Module):
     ) -> tuple[Float[Tensor, "batch time out"], Any]:
         """Logits for every step (0 beyond a sequence's length), and the state after each sequence's last step.
 
-        As ``memnet.unroll`` of ``cell``, but the steps share one memory. A given state is left as it is.
+        As ``memnet.unroll`` of ``cell``, with its kernel where that fits; otherwise the steps share one memory here. A
+        given state is left as it is.
 
         Raises:
             ValueError: as ``memnet.unroll`` does.
@@ -90,6 +93,9 @@ class SAM(nn.Module):
             lengths = lengths.to(inputs.device)
         if state is None:
             state = self.cell.init_state(batch_size)
+        kernel = kernels.find(self.cell, inputs, state)
+        if kernel is not None:
+            return kernel(self.cell, inputs, state, lengths)
         outputs, state = self.run(inputs, self.open(state), lengths)
         return outputs, state._replace(access=state.access.close())
 

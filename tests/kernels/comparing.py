@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memnet import DNC, NTM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
-from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu
+from memnet import DNC, NTM, SAM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
+from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu, sam_cell
 
 needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
 
@@ -31,6 +31,8 @@ DNC_CONTROLLERS = {
     **CONTROLLERS,
     **{f"normalized {name}": partial(NormalizedController, controller=make) for name, make in CONTROLLERS.items()},
 }
+
+Model = NTM | DNC | SAM
 
 ALL_OPTIONS = {"mask_content": True, "erase_freed": True, "sharpen_links": True}
 """Of the Differentiable Neural Computer."""
@@ -55,6 +57,19 @@ def make_dnc(num_slots: int = 7, slot_size: int = 5, num_read_heads: int = 1, ga
     return _shaken(DNC(4, 3, num_slots, slot_size, num_read_heads, **options), gain)
 
 
+def make_sam(
+    num_slots: int = 7,
+    slot_size: int = 5,
+    num_read_heads: int = 1,
+    num_reads: int = 3,
+    gain: float = 1.5,
+    **options: Any,
+) -> SAM:
+    """The same of sparse access memory, whose read heads are its write heads as well."""
+    options.setdefault("controller", CONTROLLERS["lstm-1"])
+    return _shaken(SAM(4, 3, num_slots, slot_size, num_read_heads, min(num_reads, num_slots), **options), gain)
+
+
 def _shaken(model: Any, gain: float) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,22 +79,26 @@ def _shaken(model: Any, gain: float) -> Any:
 
 def tensors_of(state: Any) -> list[Tensor]:
     """A state's tensors, in the order in which its kernel has them."""
-    return dnc_cell.state_tensors(state) or ntm_cell.state_tensors(state)
+    return dnc_cell.state_tensors(state) or ntm_cell.state_tensors(state) or sam_cell.state_tensors(state)
 
 
-def state_of(model: NTM | DNC, tensors: list[Tensor]) -> Any:
+def state_of(model: Model, tensors: list[Tensor]) -> Any:
     """The state whose ``tensors_of`` these are."""
     if isinstance(model, NTM):
         return ntm_cell.state_of(tensors)
+    if isinstance(model, SAM):
+        return sam_cell.state_of(tensors)
     sizes = dnc_cell.sizes_of(model.cell)
     return dnc_cell.state_of(tensors, sizes.lstm, sizes.erase_freed)
 
 
-def states(model: NTM | DNC, batch: int) -> list[Tensor]:
+def states(model: Model, batch: int) -> list[Tensor]:
     """A state that differs from item to item; weights are positive and sum to 1."""
     with torch.no_grad():
         start = tensors_of(model.cell.init_state(batch))
-    drawn = [x + 0.3 * _normal(x) for x in start]
+    drawn = [x + 0.3 * _normal(x) if x.is_floating_point() else x for x in start]
+    if isinstance(model, SAM):
+        return tensors_of(_in_use(state_of(model, drawn)))
     if isinstance(model, NTM):
         for weights in (-3, -2):
             drawn[weights] = _normal(drawn[weights]).softmax(-1)
@@ -95,6 +114,27 @@ def states(model: NTM | DNC, batch: int) -> list[Tensor]:
     return drawn
 
 
+def _in_use(state: Any) -> Any:
+    """A sparse state with all slots in use, half of them, or as few as can be, in turn; some accessed at once."""
+    memory, slots, weights, least_used, last_access, in_use, _ = state.access
+    heads, near, size = least_used.shape[1], slots.shape[2], memory.shape[1]
+    slots, least_used, last_access, in_use = (x.clone() for x in (slots, least_used, last_access, in_use))
+    for item in range(len(memory)):
+        used = in_use[item] = max(heads, (size, size // 2, 1)[item % 3])
+        memory[item, used:] = 0
+        last_access[item, :used] = torch.randint(1, 4, (int(used),))
+        least_used[item] = torch.randperm(int(used))[:heads]
+        last_access[item, least_used[item, 0]] = 0  # chosen, but hardly written
+        weights[item] = 0
+        for head in range(heads):
+            read = torch.randperm(int(used))[:near]
+            slots[item, head, : len(read)] = read
+            weights[item, head, : len(read)] = _normal(weights[item, head, : len(read)]).softmax(-1)
+    return state._replace(
+        access=type(state.access)(memory, slots, weights, least_used, last_access, in_use, torch.full_like(in_use, 4))
+    )
+
+
 def _normal(like: Tensor) -> Tensor:
     return torch.randn(like.shape, dtype=torch.float64).to(like)
 
@@ -106,7 +146,7 @@ def weigh(tensors: list[Tensor]) -> Tensor:
 
 
 def results(
-    model: NTM | DNC,
+    model: Model,
     inputs: Tensor,
     start: list[Tensor],
     lengths: Tensor | None = None,
@@ -114,19 +154,28 @@ def results(
 ) -> Results:
     """Runs a model and differentiates by the inputs, the state and all of the cell's parameters."""
     inputs = inputs.detach().clone().requires_grad_()
-    start = [x.detach().clone().requires_grad_() for x in start]
+    start = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in start]
     parameters = {name: x for name, x in model.named_parameters() if "initial" not in name and "start" not in name}
     outputs, state = unroll(model.cell, inputs, state_of(model, start), lengths)
-    end = tensors_of(state)
+    end = tensors_of(state) if not isinstance(model, SAM) else _by_slot(state)
     loss = loss_of([outputs, *end])
-    sources = {"inputs": inputs, **{f"state {i}": x for i, x in enumerate(start)}, **parameters}
+    states = {f"state {i}": x for i, x in enumerate(start) if x.requires_grad}
+    sources = {"inputs": inputs, **states, **parameters}
     gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True, materialize_grads=True)
     forward = {"outputs": outputs, **{f"end {i}": x for i, x in enumerate(end)}}
     return Results({k: v.detach() for k, v in forward.items()}, dict(zip(sources, gradients, strict=True)))
 
 
+def _by_slot(state: Any) -> list[Tensor]:
+    """A sparse state's tensors, in which it does not matter in which order a head's slots are listed."""
+    slots, weights = state.access.read_slots, state.access.read_weights
+    dense = weights.new_zeros(*slots.shape[:2], state.access.memory.shape[1]).scatter_add(2, slots, weights)
+    read = torch.zeros_like(dense).scatter(2, slots, 1.0)
+    return tensors_of(state._replace(access=state.access._replace(read_slots=read, read_weights=dense)))
+
+
 def assert_right(
-    model: NTM | DNC,
+    model: Model,
     inputs: Tensor,
     start: list[Tensor],
     lengths: Tensor | None = None,
@@ -138,7 +187,7 @@ def assert_right(
     with kernels.disabled():
         plain = results(model, inputs, start, lengths, loss_of)
         double = copy.deepcopy(model).double()
-        right = results(double, inputs.double(), [x.double() for x in start], lengths, loss_of)
+        right = results(double, inputs.double(), [_double(x) for x in start], lengths, loss_of)
     for ours, theirs, truth in zip(got, plain, right, strict=True):
         for name, x in truth.items():
             assert ours[name].shape == x.shape, name
@@ -148,6 +197,10 @@ def assert_right(
             assert error <= allowed, f"{name} is off by {error:.1e}, the plain loop by {plain_error:.1e}"
 
 
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
+
+
 def assert_same(got: Results, expected: Results) -> None:
     """To the last bit."""
     for part, others in zip(got, expected, strict=True):
@@ -155,30 +208,30 @@ def assert_same(got: Results, expected: Results) -> None:
             assert torch.equal(part[name], other), name
 
 
-def compare(model: NTM | DNC, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
+def compare(model: Model, batch: int = 3, time: int = 5, lengths: Tensor | None = None, scale: float = 1.0) -> None:
     """The kernel and the plain loop in double precision give the same numbers for random inputs and state."""
     assert_right(model, scale * torch.randn(batch, time, 4), states(model, batch), lengths)
 
 
-def find(model: NTM | DNC, batch: int = 2, dtype: torch.dtype = torch.float32) -> Any:
+def find(model: Model, batch: int = 2, dtype: torch.dtype = torch.float32) -> Any:
     """The kernel that the model takes, or None."""
     return kernels.find(model.cell, torch.randn(batch, 3, 4, dtype=dtype), model.cell.init_state(batch))
 
 
-def subclass(path: str) -> Callable[[NTM | DNC], None]:
+def subclass(path: str) -> Callable[[Model], None]:
     """Makes a module's class another one, which may have other equations."""
 
-    def change(model: NTM | DNC) -> None:
+    def change(model: Model) -> None:
         module = model.get_submodule(path)
         module.__class__ = type("Other", (type(module),), {})
 
     return change
 
 
-def read_addressing(addressing: Callable[[], Any]) -> Callable[[NTM | DNC], None]:
+def read_addressing(addressing: Callable[[], Any]) -> Callable[[Model], None]:
     """Has the read heads find slots in another way."""
 
-    def change(model: NTM | DNC) -> None:
+    def change(model: Model) -> None:
         model.cell.access.read_addressing = addressing()
 
     return change

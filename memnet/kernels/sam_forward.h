@@ -1,0 +1,187 @@
+// The sequence forwards. The final state's tensors are what the steps work in.
+#pragma once
+#include "cell_forward.h"
+#include "sam_search.h"
+#include "sam_usage.h"
+
+struct Forward : CellForward {
+  const Problem& p;
+  const Kept& kept;
+
+  Forward(const Problem& p, const Order& order, const Kept& kept, int64_t group_size, const float* inputs,
+          const float* const* state, float* outputs, float* const* final_state)
+      : CellForward{p, order, kept, group_size, p.interface(), inputs, state, outputs, final_state}, p(p), kept(kept) {}
+
+  // A thread's own scratch. What has room for every slot is touched only where slots are in use, and the links of the
+  // order only when none is free.
+  struct Scratch : CellForward::Scratch {
+    float* inverse_norms;  // 1 / |row|, of each item
+    int32_t *links, *ordered;
+    Found* found;
+    Nearest* nearest;  // of each head
+    Usage::Touch* touches;
+    Scratch(const Forward& pass, Arena& arena) : CellForward::Scratch(pass, arena) {
+      const Problem& p = pass.p;
+      const int64_t n = pass.group_size;
+      inverse_norms = arena.take(n * p.slots);
+      links = of_floats<int32_t>(arena, n * 2 * AccessOrder::links(p));
+      ordered = of_floats<int32_t>(arena, n);
+      found = of_floats<Found>(arena, p.touches());
+      nearest = of_floats<Nearest>(arena, p.read_heads);
+      touches = of_floats<Usage::Touch>(arena, 2 * p.touches() + p.read_heads);
+    }
+  };
+
+  StateList at() const { return {p}; }
+  const int64_t* given(int64_t which) const { return reinterpret_cast<const int64_t*>(state[which]); }
+  int64_t* made(int64_t which) const { return reinterpret_cast<int64_t*>(final_state[which]); }
+  float* memory_of(int64_t item) const { return final_state[at().memory()] + item * p.slots * p.width; }
+  ReadRows reading_before(const Group& g, int64_t thread, int64_t t, int64_t i, int64_t* r) const {
+    *r = t ? row(g, thread, t - 1, i) : g.first + i;
+    return t ? kept.read : kept.first;
+  }
+  Usage usage_of(const Scratch& s, int64_t i, int64_t item) const {
+    int32_t* links = s.links + i * 2 * AccessOrder::links(p);
+    return {p,
+            made(at().least_used()) + item * p.read_heads,
+            made(at().last_access()) + item * p.slots,
+            made(at().in_use()) + item,
+            made(at().time()) + item,
+            {links, links + AccessOrder::links(p), static_cast<int32_t>(p.slots)},
+            s.ordered + i};
+  }
+
+  // An item's state before its first step. The memory and the last accesses that are made hold zeros; slots that are
+  // not in use stay so.
+  void begin(const Group& g, int64_t thread, const Scratch& s, int64_t i) const {
+    const int64_t rank = g.first + i, item = order.item[rank], heads = p.read_heads;
+    const float* reads = state[at().reads()] + item * p.reads();
+    CellForward::begin(g, thread, i, reads);
+    auto keep = [&](int64_t which, int64_t size, int64_t count) {
+      std::copy_n(given(which) + item * size, count, made(which) + item * size);
+    };
+    copy(state[at().memory()] + item * p.slots * p.width, p.used * p.width, memory_of(item));
+    keep(at().last_access(), p.slots, p.used);
+    keep(at().least_used(), heads, heads);
+    keep(at().in_use(), 1, 1);
+    keep(at().time(), 1, 1);
+    if (order.length[rank] == 0) {
+      keep(at().read_slots(), p.touches(), p.touches());
+      copy(state[at().read_weights()] + item * p.touches(), p.touches(),
+           final_state[at().read_weights()] + item * p.touches());
+      copy(reads, p.reads(), final_state[at().reads()] + item * p.reads());
+      kept.in_use[rank] = 0;  // none whose gradient is changed
+      return;
+    }
+    s.ordered[i] = 0;
+    for (int64_t slot = 0; slot < made(at().in_use())[item]; ++slot)
+      s.inverse_norms[i * p.slots + slot] = inverse_norm(p.width, memory_of(item) + slot * p.width, p.norm_epsilon);
+    for (int64_t h = 0; h < heads; ++h) {
+      const Reading first = kept.first.of(rank, h);
+      const int64_t from = (item * heads + h) * p.near;
+      std::copy_n(given(at().read_slots()) + from, p.near, first.slots);
+      copy(state[at().read_weights()] + from, p.near, first.weights);
+    }
+  }
+  void finish(int64_t rank, int64_t r, const float* reads) const {
+    const int64_t item = order.item[rank];
+    for (int64_t h = 0; h < p.read_heads; ++h) {
+      const Reading last = kept.read.of(r, h);
+      const int64_t to = (item * p.read_heads + h) * p.near;
+      std::copy_n(last.slots, p.near, made(at().read_slots()) + to);
+      copy(last.weights, p.near, final_state[at().read_weights()] + to);
+    }
+    copy(reads, p.reads(), final_state[at().reads()] + item * p.reads());
+    kept.in_use[rank] = static_cast<int32_t>(made(at().in_use())[item]);
+  }
+
+  void activate_interface(const float* raw, float* interface) const {
+    for (int64_t h = 0; h < p.read_heads; ++h, raw += p.emission(), interface += p.emission()) {
+      apply(2 * p.width, raw, interface, [](vec x) { return hyperbolic_tangent(x); });
+      const int64_t gates = 2 * p.width;
+      apply(1, raw + gates, interface + gates, [](vec x) { return softplus(x); });
+      apply(2, raw + gates + 1, interface + gates + 1, [](vec x) { return sigmoid(x); });
+    }
+  }
+
+  // Erases the least used slots and adds w_W = alpha (gamma w_R,t-1 + (1 - gamma) I_U) times a (sec. 3.2, eq. 5). Lists
+  // the touches.
+  Usage::Touch* write(float* memory, float* inverse_norms, const float* interface, const ReadRows& before, int64_t last,
+                      const int32_t* least_used, Usage::Touch* touch) const {
+    Usage::Touch* const first = touch;
+    for (int64_t h = 0; h < p.read_heads; ++h) {
+      float* erased = memory + least_used[h] * p.width;
+      std::fill(erased, erased + p.width, 0.0f);
+    }
+    for (int64_t h = 0; h < p.read_heads; ++h) {
+      const Emission y{interface + h * p.emission(), p.width};
+      const Reading past = before.of(last, h);
+      for (int64_t k = 0; k < p.near; ++k)
+        *touch++ = {past.slots[k], y.write_gate() * (y.interpolation() * past.weights[k])};
+      *touch++ = {least_used[h], y.write_gate() * (1.0f - y.interpolation())};
+      for (const Usage::Touch* to = touch - p.near - 1; to < touch; ++to)
+        add_scaled(p.width, to->weight, y.add(), memory + to->slot * p.width);
+    }
+    for (const Usage::Touch* to = first; to < touch; ++to)
+      inverse_norms[to->slot] = inverse_norm(p.width, memory + to->slot * p.width, p.norm_epsilon);
+    return touch;
+  }
+
+  // w = softmax(beta K[q, M(s_i)]) over the nearest slots, and r = sum_i w(i) M(s_i) (sec. 3.1, eq. 2 and 4).
+  void read(const float* memory, const float* inverse_norms, const Emission& y, const Nearest& nearest,
+            const Reading& reading, float* reads) const {
+    const float inverse_query = inverse_norm(p.width, y.query(), p.norm_epsilon);
+    const int64_t count = nearest.count;
+    for (int64_t k = 0; k < count; ++k) {
+      const int32_t slot = nearest.heap[k].slot;
+      reading.slots[k] = slot;
+      reading.cosine[k] = nearest.heap[k].score * inverse_query;
+      reading.inverse_norm[k] = inverse_norms[slot];
+      copy(memory + slot * p.width, p.width, reading.rows + k * p.width);
+    }
+    // The first one is the highest, and the key strength is positive.
+    const float bound = y.strength() * reading.cosine[0];
+    apply(count, reading.cosine, reading.weights, [&](vec cosine) { return exponential(y.strength() * cosine - bound); });
+    const float factor = 1.0f / std::accumulate(reading.weights, reading.weights + count, 0.0f);
+    std::fill(reads, reads + p.width, 0.0f);
+    for (int64_t k = 0; k < count; ++k) {
+      reading.weights[k] *= factor;
+      add_scaled(p.width, reading.weights[k], reading.rows + k * p.width, reads);
+    }
+    std::fill(reading.slots + count, reading.slots + p.near, 0);
+    std::fill(reading.weights + count, reading.weights + p.near, 0.0f);
+  }
+
+  // Writing and reading of one item.
+  void memory_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t i) const {
+    const int64_t r = row(g, thread, t, i), rank = g.first + i, item = order.item[rank], heads = p.read_heads;
+    float *interface = kept.interface + r * p.interface(), *memory = memory_of(item);
+    float* inverse_norms = s.inverse_norms + i * p.slots;
+    const Usage usage = usage_of(s, i, item);
+    activate_interface(raw_interface(s, i), interface);
+    usage.choose();
+    int32_t* least_used = kept.read.least_used(r);
+    std::copy_n(usage.least_used, heads, least_used);
+    int64_t last;
+    const ReadRows before = reading_before(g, thread, t, i, &last);
+    Usage::Touch* touched = write(memory, inverse_norms, interface, before, last, least_used, s.touches);
+
+    float* reads = reads_after(g, thread, t, i);
+    kept.read.count(r) = static_cast<int32_t>(std::min(p.near, *usage.in_use));
+    for (int64_t h = 0; h < heads; ++h) s.nearest[h] = {s.found + h * p.near, p.near, 0};
+    find_nearest(p, memory, inverse_norms, *usage.in_use, interface, s.nearest);
+    for (int64_t h = 0; h < heads; ++h) {
+      const Reading reading = kept.read.of(r, h);
+      read(memory, inverse_norms, {interface + h * p.emission(), p.width}, s.nearest[h], reading, reads + h * p.width);
+      for (int64_t k = 0; k < p.near; ++k) *touched++ = {reading.slots[k], reading.weights[k]};
+    }
+    ++*usage.time;
+    usage.note(s.touches, touched - s.touches);
+    if (t + 1 == order.length[rank]) finish(rank, r, reads);
+  }
+
+  void run(const Group& g, int64_t thread, const Scratch& s) const {
+    for (int64_t i = 0; i < g.count; ++i) begin(g, thread, s, i);
+    CellForward::run(g, thread, s, [&](int64_t t, int64_t i) { memory_step(g, thread, s, t, i); });
+  }
+};
