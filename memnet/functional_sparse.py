@@ -169,6 +169,6 @@ def note_access(
         threshold: delta.
     """
     same = slots[:, :, None] == slots[:, None, :]
-    sums = (same * weights[:, None, :]).sum(-1)
+    sums = torch.where(same, weights[:, None, :], 0).sum(-1)
     times = torch.where(sums > threshold, time[:, None], 0)
     last_access.scatter_reduce_(1, slots, times, "amax")
