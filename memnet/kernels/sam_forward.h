@@ -149,7 +149,7 @@ struct Forward : CellForward {
       add_scaled(p.width, reading.weights[k], reading.rows + k * p.width, reads);
     }
     std::fill(reading.slots + count, reading.slots + p.near, 0);
-    std::fill(reading.weights + count, reading.weights + p.near, 0.0f);
+    std::fill(reading.weights + count, reading.weights + p.near, 0.0f * factor);  // NaN among NaN
   }
 
   // Writing and reading of one item.

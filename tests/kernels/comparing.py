@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memnet import DNC, NTM, SAM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
 from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu, sam_cell
+from memnet.sparse_access import SparseState
 
 needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
 
@@ -157,7 +158,7 @@ def results(
     start = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in start]
     parameters = {name: x for name, x in model.named_parameters() if "initial" not in name and "start" not in name}
     outputs, state = unroll(model.cell, inputs, state_of(model, start), lengths)
-    end = tensors_of(state) if not isinstance(model, SAM) else _by_slot(state)
+    end = comparable(state)
     loss = loss_of([outputs, *end])
     states = {f"state {i}": x for i, x in enumerate(start) if x.requires_grad}
     sources = {"inputs": inputs, **states, **parameters}
@@ -166,8 +167,10 @@ def results(
     return Results({k: v.detach() for k, v in forward.items()}, dict(zip(sources, gradients, strict=True)))
 
 
-def _by_slot(state: Any) -> list[Tensor]:
-    """A sparse state's tensors, in which it does not matter in which order a head's slots are listed."""
+def comparable(state: Any) -> list[Tensor]:
+    """A state's tensors; in those of a sparse one it does not matter in which order a head's slots are listed."""
+    if not isinstance(state.access, SparseState):
+        return tensors_of(state)
     slots, weights = state.access.read_slots, state.access.read_weights
     dense = weights.new_zeros(*slots.shape[:2], state.access.memory.shape[1]).scatter_add(2, slots, weights)
     read = torch.zeros_like(dense).scatter(2, slots, 1.0)

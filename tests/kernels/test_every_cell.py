@@ -5,19 +5,32 @@ from functools import partial
 
 import pytest
 import torch
-from comparing import ALL_OPTIONS, make, make_dnc, needs_library, results, state_of, states, tensors_of
+from comparing import (
+    ALL_OPTIONS,
+    Model,
+    comparable,
+    make,
+    make_dnc,
+    make_sam,
+    needs_library,
+    results,
+    state_of,
+    states,
+    tensors_of,
+)
 
-from memnet import DNC, NTM, unroll
+from memnet import unroll
 from memnet.kernels import workspace
 
 pytestmark = needs_library
 
-Make = Callable[..., NTM | DNC]
+Make = Callable[..., Model]
 
 CELLS: dict[str, Make] = {
     "Neural Turing Machine": make,
     "Differentiable Neural Computer": make_dnc,
     "with all options": partial(make_dnc, **ALL_OPTIONS),
+    "sparse access memory": make_sam,
 }
 
 
@@ -53,7 +66,7 @@ def test_without_gradients_the_numbers_are_the_same_and_less_is_kept(make_model:
     with torch.no_grad():
         outputs, state = unroll(model.cell, inputs, state_of(model, start), lengths)
     assert torch.equal(outputs, trained.forward["outputs"])
-    for i, x in enumerate(tensors_of(state)):
+    for i, x in enumerate(comparable(state)):
         assert torch.equal(x, trained.forward[f"end {i}"])
     assert sum(taken) < for_training / 3
 
