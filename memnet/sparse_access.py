@@ -325,6 +325,8 @@ def _stand_in(memory: Tensor) -> Tensor:
 
 def _copy_of_part(whole: Tensor, used: int) -> Tensor:
     """A copy of rows of which only the first ``used`` are not 0."""
+    if 2 * used > whole.shape[1]:
+        return whole.clone(memory_format=torch.contiguous_format)
     copied = untouched_zeros(whole.shape, whole.dtype, whole.device)
     copied[:, :used] = whole[:, :used]
     return copied

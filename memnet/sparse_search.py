@@ -1,7 +1,9 @@
 """Which K rows of a large memory are nearest to a query: exactly, or approximately through faiss."""
 
 import abc
+import contextlib
 import math
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -184,6 +186,8 @@ class _Approximate(NearestRows):
 def untouched_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros, which on a CPU take room and time only where they are touched: torch's own are written at once.
 
+    To touch all of them takes longer than with torch's.
+
     Args:
         shape: of the tensor.
         dtype: its numbers.
@@ -191,8 +195,28 @@ def untouched_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.devi
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    room = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
-    return torch.from_numpy(room).view(dtype).view(shape)
+    count = math.prod(shape) * dtype.itemsize
+    return (
+        torch.from_numpy(_lazy_bytes(count) if count >= _LARGE else np.zeros(count, np.uint8)).view(dtype).view(shape)
+    )
+
+
+_LARGE = 2**20
+"""Bytes from which on the system is asked for pages of its own."""
+
+
+def _lazy_bytes(count: int) -> np.ndarray:
+    """Zeros in small pages.
+
+    From NumPy, a large piece comes in pages of 2 MB, all of which the first touch clears, or it has been used before
+    and is cleared as a whole.
+    """
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):  # not Linux
+        return np.zeros(count, np.uint8)
+    room = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without large pages
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, np.uint8)
 
 
 def _inverse_norms(rows: Float[Tensor, "*axes val"]) -> Float[Tensor, "*axes"]:
