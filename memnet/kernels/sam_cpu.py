@@ -26,6 +26,8 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
     batch, time, _ = inputs.shape
     training = sequence_cpu.needs_gradients(inputs, *tensors)
     sizes = sizes_of(cell)
+    used = int(state.access.in_use.max())
+    sparse = 2 * used <= sizes.slots
     call = sequence_cpu.Call(
         SOURCE,
         "sam",
@@ -38,7 +40,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
             training,
             time,
             sequence_cpu.num_threads(batch, ITEMS_PER_THREAD),
-            *(sizes.near, int(state.access.in_use.max())),
+            *(sizes.near, used, sparse),
         ),
         numbers=(NORM_EPS, 0.0, math.inf, cell.access.access_threshold),
         batch=batch,
@@ -48,7 +50,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
         state_shapes=sizes.state_shapes(batch),
         lengths=sequence_cpu.own_lengths(lengths),
         training=training,
-        zeroed=frozenset({sizes.memory_place(), sizes.last_access_place()}),
+        zeroed=frozenset({sizes.memory_place(), sizes.last_access_place()} if sparse else ()),
     )
     outputs, end = sequence_cpu.run(call, inputs, tensors)
     return outputs, state_of(end)

@@ -51,8 +51,7 @@ struct Forward : CellForward {
             s.ordered + i};
   }
 
-  // An item's state before its first step. The memory and the last accesses that are made hold zeros; slots that are
-  // not in use stay so.
+  // An item's state before its first step. What was never used is 0, and stays untouched where it came so.
   void begin(const Group& g, int64_t thread, const Scratch& s, int64_t i) const {
     const int64_t rank = g.first + i, item = order.item[rank], heads = p.read_heads;
     const float* reads = state[at().reads()] + item * p.reads();
@@ -62,6 +61,11 @@ struct Forward : CellForward {
     };
     copy(state[at().memory()] + item * p.slots * p.width, p.used * p.width, memory_of(item));
     keep(at().last_access(), p.slots, p.used);
+    if (!p.zeroed) {
+      std::fill(memory_of(item) + p.used * p.width, memory_of(item) + p.slots * p.width, 0.0f);
+      int64_t* last_access = made(at().last_access()) + item * p.slots;
+      std::fill(last_access + p.used, last_access + p.slots, 0);
+    }
     keep(at().least_used(), heads, heads);
     keep(at().in_use(), 1, 1);
     keep(at().time(), 1, 1);
@@ -133,9 +137,9 @@ struct Forward : CellForward {
     const float inverse_query = inverse_norm(p.width, y.query(), p.norm_epsilon);
     const int64_t count = nearest.count;
     for (int64_t k = 0; k < count; ++k) {
-      const int32_t slot = nearest.heap[k].slot;
+      const int32_t slot = nearest.best[k].slot;
       reading.slots[k] = slot;
-      reading.cosine[k] = nearest.heap[k].score * inverse_query;
+      reading.cosine[k] = nearest.best[k].score * inverse_query;
       reading.inverse_norm[k] = inverse_norms[slot];
       copy(memory + slot * p.width, p.width, reading.rows + k * p.width);
     }

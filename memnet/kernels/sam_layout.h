@@ -4,18 +4,20 @@
 
 // What the caller says; the Python side fills the same order.
 struct SamSizes : Sizes {
-  int64_t near;  // K, how many slots a head reads
-  int64_t used;  // how many slots of any item are in use at the beginning
+  int64_t near;    // K, how many slots a head reads
+  int64_t used;    // how many slots of any item are in use at the beginning
+  int64_t zeroed;  // 1: memory and last accesses of the final state come as zeros
 };
 
 struct Problem : Cell {
-  int64_t near, used;
+  int64_t near, used, zeroed;
   float access_threshold;
 
   Problem(const int64_t* sizes, const float* numbers)
       : Cell(*reinterpret_cast<const SamSizes*>(sizes), numbers),
         near(reinterpret_cast<const SamSizes*>(sizes)->near),
         used(reinterpret_cast<const SamSizes*>(sizes)->used),
+        zeroed(reinterpret_cast<const SamSizes*>(sizes)->zeroed),
         access_threshold(numbers ? numbers[CELL_NUMBERS] : 0) {}
 
   int64_t touches() const { return read_heads * near; }

@@ -29,22 +29,21 @@ static INLINE bool better(const Found& a, const Found& b) {
   return a.score > b.score || (!(a.score < b.score) && a.slot < b.slot);
 }
 
-// The best so far, a heap whose front is the worst of them.
+// The best so far, the best first. K is small: a new one is put in its place number by number.
 struct Nearest {
-  Found* heap;
+  Found* best;
   int64_t wanted, count;
 
+  float bound() const { return best[count - 1].score; }
   void offer(const Found& found) {
-    if (count < wanted) {
-      heap[count++] = found;
-      std::push_heap(heap, heap + count, better);
-    } else if (better(found, heap[0])) {
-      std::pop_heap(heap, heap + count, better);
-      heap[count - 1] = found;
-      std::push_heap(heap, heap + count, better);
-    }
+    if (count < wanted)
+      ++count;
+    else if (!better(found, best[count - 1]))
+      return;
+    int64_t k = count - 1;
+    for (; k > 0 && better(found, best[k - 1]); --k) best[k] = best[k - 1];
+    best[k] = found;
   }
-  void sort() { std::sort_heap(heap, heap + count, better); }
 };
 
 // Bit i is set where lane i is: lanes are all ones or zeros.
@@ -58,43 +57,46 @@ static INLINE uint32_t set_lanes(ivec lanes) {
 #endif
 }
 
-// The scores of rows first ... first + LANES - 1, of which the last ones may not be there: they have the score of the
-// last one that is.
-static INLINE vec scores(int64_t width, const float* rows, int64_t there, const float* inverse_norms,
+// The scores of LANES rows, of which the last ones may not be there: they are like the last one that is. VECTORS: how
+// many fill a row, 0 for any width.
+template <int VECTORS>
+static INLINE vec scores(int64_t width, const float* row, int64_t there, const float* inverse_norms,
                          const float* query) {
   vec total[LANES] = {};
-  int64_t at[LANES];
-  for (int64_t i = 0; i < LANES; ++i) at[i] = (i < there ? i : there - 1) * width;
-  int64_t w = 0;
-  for (; w + LANES <= width; w += LANES) {
-    const vec q = load(query + w);
-    for (int i = 0; i < LANES; ++i) total[i] += q * load(rows + at[i] + w);
-  }
-  if (w < width) {
-    const vec q = load_part(query + w, width - w);
-    for (int i = 0; i < LANES; ++i) total[i] += q * load_part(rows + at[i] + w, width - w);
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; ++i) {
+    for (int v = 0; v < VECTORS; ++v) total[i] += load(query + v * LANES) * load(row + v * LANES);
+    for (int64_t w = 0; !VECTORS && w < width; w += LANES)
+      total[i] += load_part(query + w, width - w) * load_part(row + w, width - w);
+    if (i + 1 < there) row += VECTORS ? VECTORS * LANES : width;
   }
   return sums_of(total) * load_part(inverse_norms, there);
 }
 
-// Leaves the K slots in use that are nearest to each head's query in `nearest`, the best first.
-static void find_nearest(const Problem& p, const float* memory, const float* inverse_norms, int64_t in_use,
-                         const float* interface, Nearest* nearest) {
+template <int VECTORS>
+static void find_in(const Problem& p, const float* memory, const float* inverse_norms, int64_t in_use,
+                    const float* interface, Nearest* nearest) {
   for (int64_t first = 0; first < in_use; first += LANES) {
     const int64_t there = std::min<int64_t>(LANES, in_use - first);
     const float* rows = memory + first * p.width;
     for (int64_t h = 0; h < p.read_heads; ++h) {
-      const Emission y{interface + h * p.emission(), p.width};
-      const vec score = there == LANES ? scores(p.width, rows, LANES, inverse_norms + first, y.query())
-                                       : scores(p.width, rows, there, inverse_norms + first, y.query());
+      const float* query = Emission{interface + h * p.emission(), p.width}.query();
+      const vec score = there == LANES ? scores<VECTORS>(p.width, rows, LANES, inverse_norms + first, query)
+                                       : scores<VECTORS>(p.width, rows, there, inverse_norms + first, query);
       Nearest& best = nearest[h];
       ivec lanes = lanes_below(there);
-      if (best.count == best.wanted) lanes &= (score > best.heap[0].score) | (score != score);
+      if (best.count == best.wanted) lanes &= (score > best.bound()) | (score != score);
       for (uint32_t bits = set_lanes(lanes); bits; bits &= bits - 1) {
         const int i = __builtin_ctz(bits);
         best.offer({score[i], static_cast<int32_t>(first + i)});
       }
     }
   }
-  for (int64_t h = 0; h < p.read_heads; ++h) nearest[h].sort();
+}
+
+// Leaves the K slots in use that are nearest to each head's query in `nearest`, the best first.
+static void find_nearest(const Problem& p, const float* memory, const float* inverse_norms, int64_t in_use,
+                         const float* interface, Nearest* nearest) {
+  auto find = p.width == LANES ? find_in<1> : p.width == 2 * LANES ? find_in<2> : p.width == 4 * LANES ? find_in<4> : find_in<0>;
+  find(p, memory, inverse_norms, in_use, interface, nearest);
 }
