@@ -17,8 +17,12 @@ from memnet.bench.peak import peak_of
 from memnet.sparse_search import Search
 
 INPUTS, OUTPUTS, SLOT_SIZE = 9, 8, 32
-DENSE, EMPTY, FULL, APPROXIMATE = "dense", "SAM, empty memory", "SAM, full memory", "SAM, full memory, approximate"
-WAYS = (DENSE, EMPTY, FULL, APPROXIMATE)
+DENSE = "dense"
+EMPTY, EMPTY_KERNEL = "SAM, empty memory, plain loop", "SAM, empty memory, kernel"
+FULL, FULL_KERNEL = "SAM, full memory, plain loop", "SAM, full memory, kernel"
+APPROXIMATE = "SAM, full memory, approximate"
+WAYS = (DENSE, EMPTY, EMPTY_KERNEL, FULL, FULL_KERNEL, APPROXIMATE)
+KERNELS = (EMPTY_KERNEL, FULL_KERNEL)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ class SparseWork:
 
         Returns:
             Does a training step and returns the seconds of one of its time steps. Copying a full memory at its
-            beginning, and sorting it into the cells of the approximate search, are not among them.
+            beginning, and sorting it into the cells of the approximate search, are not among them; but the kernel's
+            copy is, which is part of its call.
+
+        Raises:
+            RuntimeError: no kernel runs here, and this is one of ``KERNELS``.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -52,7 +60,13 @@ class SparseWork:
             search: Search | None = ApproximateSearch(beyond=self.beyond) if self.way == APPROXIMATE else None
             model = SAM(INPUTS, OUTPUTS, self.slots, SLOT_SIZE, search=search).to(device)
             state = model.cell.init_state(1)
-            return _sparse(model, inputs, state if self.way == EMPTY else _filled(state))
+            if self.way not in (EMPTY, EMPTY_KERNEL):
+                state = _filled(state)
+            if self.way not in KERNELS:
+                return _sparse(model, inputs, state)
+            if kernels.find(model.cell, inputs, state) is None:
+                raise RuntimeError(f"no kernel runs sparse access memory on {device}.")
+            return _with_kernel(model, inputs, state)
 
 
 def _filled(state: Any) -> Any:
@@ -88,6 +102,18 @@ def _sparse(model: SAM, inputs: Tensor, state: Any) -> Callable[[], float]:
         seconds = _seconds_since(begin, inputs)
         opened.access.close()
         return seconds
+
+    return run
+
+
+def _with_kernel(model: SAM, inputs: Tensor, state: Any) -> Callable[[], float]:
+    def run() -> float:
+        model.zero_grad(set_to_none=True)
+        fresh = model.cell.init_state(1)._replace(access=state.access)
+        begin = perf_counter()
+        outputs, _ = model(inputs, fresh)
+        outputs.square().mean().backward()
+        return _seconds_since(begin, inputs)
 
     return run
 
@@ -129,6 +155,19 @@ def main(arguments: Sequence[str]) -> None:
     SparseWork(given.way, min(given.slots, 1024), 3).prepare(given.device)()  # libraries are loaded
     step = SparseWork(given.way, given.slots, given.steps).prepare(given.device)
     print(peak_of(step, given.device))
+
+
+def kernel_is_there(device: torch.device) -> bool:
+    """Whether the kernel runs on a device.
+
+    Args:
+        device: where.
+    """
+    try:
+        SparseWork(EMPTY_KERNEL, 8, 1).prepare(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def approximate_search_is_there() -> bool:

@@ -97,6 +97,9 @@ static void find_in(const Problem& p, const float* memory, const float* inverse_
 // Leaves the K slots in use that are nearest to each head's query in `nearest`, the best first.
 static void find_nearest(const Problem& p, const float* memory, const float* inverse_norms, int64_t in_use,
                          const float* interface, Nearest* nearest) {
-  auto find = p.width == LANES ? find_in<1> : p.width == 2 * LANES ? find_in<2> : p.width == 4 * LANES ? find_in<4> : find_in<0>;
+  auto find = find_in<0>;
+  if (p.width == LANES) find = find_in<1>;
+  if (p.width == 2 * LANES) find = find_in<2>;
+  if (p.width == 4 * LANES) find = find_in<4>;
   find(p, memory, inverse_norms, in_use, interface, nearest);
 }

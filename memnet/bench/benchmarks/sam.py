@@ -1,4 +1,4 @@
-"""Sparse access memory against a dense one, by slots.
+"""Sparse access memory against a dense one, by slots, in the plain loop and in the kernel.
 
 Time for one time step of a training step (forward and backward), and by how much a process grows during one of 100 time
 steps. From an empty memory only the slots in use are searched; a full one is searched exactly and, where the extra
@@ -11,7 +11,19 @@ from dataclasses import replace
 
 from memnet.bench.measuring import Comparison, Row, Way, compare, rows_of
 from memnet.bench.settings import Settings
-from memnet.bench.sparse import APPROXIMATE, DENSE, EMPTY, FULL, SparseWork, approximate_search_is_there, peak_bytes
+from memnet.bench.sparse import (
+    APPROXIMATE,
+    DENSE,
+    EMPTY,
+    EMPTY_KERNEL,
+    FULL,
+    FULL_KERNEL,
+    KERNELS,
+    SparseWork,
+    approximate_search_is_there,
+    kernel_is_there,
+    peak_bytes,
+)
 from memnet.bench.timing import own_clock
 
 SLOTS = (1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
@@ -30,12 +42,16 @@ def run(
         steps: time steps of a sequence.
         beyond: slots from which on the approximate search is tried.
     """
-    there = approximate_search_is_there()
-    notes = () if there else ("without the extra ann there is no approximate search",)
+    there, kernel = approximate_search_is_there(), kernel_is_there(settings.device)
+    notes = []
+    if not there:
+        notes.append("without the extra ann there is no approximate search")
+    if not kernel:
+        notes.append("no kernel fits here, so there is only the plain loop")
     for number in slots:
         with settings.with_threads() as threads:
             settings.say(f"  {number:,} slots")
-            works = _works(number, steps, beyond, there)
+            works = [work for work in _works(number, steps, beyond, there) if kernel or work.way not in KERNELS]
             ways = [Way(work.way, work.prepare(settings.device)) for work in works]
             measured = compare(f"{number:,} slots, time of a step", ways, settings.seconds, own_clock, notes=notes)
             yield replace(measured, rows=_against_dense(measured.rows))
@@ -51,7 +67,7 @@ def run(
 
 
 def _works(slots: int, steps: int, beyond: int, approximate: bool) -> list[SparseWork]:
-    works = [SparseWork(EMPTY, slots, steps), SparseWork(FULL, slots, steps)]
+    works = [SparseWork(way, slots, steps) for way in (EMPTY, EMPTY_KERNEL, FULL, FULL_KERNEL)]
     if slots <= DENSE_SLOTS:
         dense_steps = steps if slots <= DENSE_WHOLE_SLOTS else min(steps, DENSE_STEPS_BEYOND)
         works.insert(0, SparseWork(DENSE, slots, dense_steps))
