@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from memnet import SAM, ApproximateSearch, ExactSearch
+from memnet.bench.peak import peak_of
 from memnet.functional import cosine_similarity
+from memnet.sparse_search import untouched_zeros
 
 RECALL = 0.9
 """What ``ApproximateSearch`` promises for queries that are rows with noise of a third of their length."""
@@ -122,3 +124,25 @@ def test_of_slots_that_are_equally_near_the_first_come_first():
     search = ExactSearch().open(memory, torch.tensor([40, 40]))
     nearest = search.nearest(torch.tensor([[[1.0, 1.0, 1.0]], [[3.0, 2.0, 1.0]]]), 4, torch.tensor([40, 40]))
     assert nearest.tolist() == [[[0, 1, 2, 3]], [[20, 0, 1, 2]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("shape", [(), (3, 5), (2, 2**20 + 1)])
+def test_zeros_of_every_size(shape: tuple[int, ...], dtype: torch.dtype):
+    zeros = untouched_zeros(shape, dtype, torch.device("cpu"))
+    assert zeros.shape == shape and zeros.dtype is dtype and zeros.is_contiguous()
+    assert not zeros.any()
+    zeros += 1
+    assert zeros.sum(dtype=torch.float64) == zeros.numel()
+    assert not untouched_zeros(shape, dtype, torch.device("cpu")).any()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the pages may be large")
+def test_zeros_take_room_where_they_are_touched():
+    def touch() -> None:
+        """A number in each of 32 pieces of 2 MB."""
+        zeros = untouched_zeros((32, 2**21), torch.uint8, torch.device("cpu"))
+        zeros[:, 0] = 1
+
+    touch()
+    assert peak_of(touch, torch.device("cpu")) < 2**21

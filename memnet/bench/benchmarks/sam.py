@@ -1,9 +1,9 @@
-"""Sparse access memory against a dense one, by slots, in the plain loop and in the kernel.
+"""Sparse access memory against a dense one, by slots.
 
 Time for one time step of a training step (forward and backward), and by how much a process grows during one of 100 time
-steps. From an empty memory only the slots in use are searched; a full one is searched exactly and, where the extra
-``ann`` is installed, approximately. The dense memory is measured as long as it fits, above 16,384 slots over 10 time
-steps. Takes minutes.
+steps, in the plain loop and in the kernel. From an empty memory only the slots in use are searched; a full one is
+searched exactly and, where the extra ``ann`` is installed, approximately. The dense memory is measured as long as it
+fits, above 16,384 slots over 10 time steps. Takes minutes.
 """
 
 from collections.abc import Iterator, Sequence
