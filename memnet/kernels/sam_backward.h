@@ -39,7 +39,7 @@ struct Backward : CellBackward {
     Scratch(const Backward& b, Arena& arena) : CellBackward::Scratch(b, arena) {
       const Problem& p = b.p;
       const int64_t n = b.group_size;
-      place = of_floats<int32_t>(arena, n * p.slots);
+      place = of_floats<int32_t>(arena, n * p.most_used());
       count = of_floats<int32_t>(arena, n);
       d_rows = arena.take(n * p.most_touched() * p.width);
       d_weights = arena.take(n * p.touches());
@@ -51,7 +51,7 @@ struct Backward : CellBackward {
   StateList at() const { return {p}; }
   MemoryGradient memory_gradient(const Scratch& s, int64_t i, int64_t item) const {
     const float* d_memory = d_final[at().memory()];
-    return {p, d_memory ? d_memory + item * p.slots * p.width : nullptr, s.place + i * p.slots, s.count + i,
+    return {p, d_memory ? d_memory + item * p.slots * p.width : nullptr, s.place + i * p.most_used(), s.count + i,
             s.d_rows + i * p.most_touched() * p.width};
   }
 
@@ -60,7 +60,7 @@ struct Backward : CellBackward {
     const int64_t rank = g.first + i, item = order.item[rank];
     CellBackward::begin(g, s, i, d_final[at().reads()]);
     copy_or_zero(d_final[at().read_weights()], item * p.touches(), p.touches(), s.d_weights + i * p.touches());
-    std::fill_n(s.place + i * p.slots, kept.in_use[rank], -1);
+    std::fill_n(s.place + i * p.most_used(), kept.in_use[rank], -1);
     s.count[i] = 0;
   }
   // The carries before the first step: the gradients of the initial state.

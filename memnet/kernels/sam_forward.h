@@ -12,8 +12,7 @@ struct Forward : CellForward {
           const float* const* state, float* outputs, float* const* final_state)
       : CellForward{p, order, kept, group_size, p.interface(), inputs, state, outputs, final_state}, p(p), kept(kept) {}
 
-  // A thread's own scratch. What has room for every slot is touched only where slots are in use, and the links of the
-  // order only when none is free.
+  // A thread's own scratch.
   struct Scratch : CellForward::Scratch {
     float* inverse_norms;  // 1 / |row|, of each item
     int32_t *links, *ordered;
@@ -23,7 +22,7 @@ struct Forward : CellForward {
     Scratch(const Forward& pass, Arena& arena) : CellForward::Scratch(pass, arena) {
       const Problem& p = pass.p;
       const int64_t n = pass.group_size;
-      inverse_norms = arena.take(n * p.slots);
+      inverse_norms = arena.take(n * p.most_used());
       links = of_floats<int32_t>(arena, n * 2 * AccessOrder::links(p));
       ordered = of_floats<int32_t>(arena, n);
       found = of_floats<Found>(arena, p.touches());
@@ -79,7 +78,7 @@ struct Forward : CellForward {
     }
     s.ordered[i] = 0;
     for (int64_t slot = 0; slot < made(at().in_use())[item]; ++slot)
-      s.inverse_norms[i * p.slots + slot] = inverse_norm(p.width, memory_of(item) + slot * p.width, p.norm_epsilon);
+      s.inverse_norms[i * p.most_used() + slot] = inverse_norm(p.width, memory_of(item) + slot * p.width, p.norm_epsilon);
     for (int64_t h = 0; h < heads; ++h) {
       const Reading first = kept.first.of(rank, h);
       const int64_t from = (item * heads + h) * p.near;
@@ -160,7 +159,7 @@ struct Forward : CellForward {
   void memory_step(const Group& g, int64_t thread, const Scratch& s, int64_t t, int64_t i) const {
     const int64_t r = row(g, thread, t, i), rank = g.first + i, item = order.item[rank], heads = p.read_heads;
     float *interface = kept.interface + r * p.interface(), *memory = memory_of(item);
-    float* inverse_norms = s.inverse_norms + i * p.slots;
+    float* inverse_norms = s.inverse_norms + i * p.most_used();
     const Usage usage = usage_of(s, i, item);
     activate_interface(raw_interface(s, i), interface);
     usage.choose();

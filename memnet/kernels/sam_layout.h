@@ -24,14 +24,16 @@ struct Problem : Cell {
   // What a head emits: query, what it adds, key strength, write gate, interpolation gate.
   int64_t emission() const { return 2 * width + 3; }
   int64_t interface() const { return read_heads * emission(); }
-  // No sequence touches more slots: those read before it, one for each head at each step that is new in use, and those
-  // that are read at each step; slot 0 stands where fewer than K are there to be read.
-  int64_t most_touched() const { return std::min(slots, (time + 1) * (touches() + read_heads) + 1); }
+  // No more slots are in use at the end: a head takes at most one at a step.
+  int64_t most_used() const { return std::min(slots, used + time * read_heads); }
+  // Nor are more touched: those read before the first step, and at each step those read and one for each head; slot 0
+  // stands where fewer than K are there to be read.
+  int64_t most_touched() const { return std::min(most_used(), (time + 1) * (touches() + read_heads) + 1); }
 
   // Many items, since they share the controller's weights, over which each group goes at every step; but what is in use
   // of their memories should stay in a core's own cache.
   std::vector<Group> groups() const {
-    return groups_of(*this, std::min(slots, used + time * read_heads) * width, 192 * 1024);
+    return groups_of(*this, most_used() * width, 192 * 1024);
   }
 };
 

@@ -9,7 +9,8 @@ struct AccessOrder {
   int32_t *next, *previous;  // by slot, and of the ring's own place, which comes after the last slot
   int32_t slots;
 
-  static int64_t links(const Problem& p) { return p.slots + 1; }
+  // How many links of each kind: none where a slot stays free to the end.
+  static int64_t links(const Problem& p) { return p.used + p.time * p.read_heads > p.slots ? p.slots + 1 : 0; }
   int32_t begin() const { return next[slots]; }
   void link(int32_t first, int32_t second) const {
     next[first] = second;
