@@ -145,7 +145,7 @@ struct Backward : CellBackward {
     const int64_t r = row(g, t, i), rank = g.first + i, heads = p.read_heads;
     const float *interface = kept.interface + r * p.interface(), *d_above = d_reads_above(s, i);
     const float* d_carried = d_reads_carried(s, i);
-    float *d_raw = d_interface + r * p.interface(), *d_weights = s.d_weights + i * p.touches();
+    float *d_raw = this->d_raw(s, t, i), *d_weights = s.d_weights + i * p.touches();
     const MemoryGradient d_memory = memory_gradient(s, i, order.item[rank]);
     for (int64_t j = 0; j < p.reads(); ++j) s.d_reads[j] = d_above[j] + d_carried[j];
     auto emission = [&](int64_t h) { return Emission{interface + h * p.emission(), p.width}; };
@@ -163,10 +163,13 @@ struct Backward : CellBackward {
     for (int64_t h = 0; h < heads; ++h) std::fill_n(d_memory.row(least_used[h]), p.width, 0.0f);
   }
 
-  void run(const Group& g, const Scratch& s) const {
+  template <typename AddWeights>
+  void run(const Group& g, const Scratch& s, AddWeights add_weights) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
-    CellBackward::run(
-        g, s, [&](int64_t t, int64_t i) { memory_step(g, s, t, i); }, [](int64_t) {});
+    auto memory_steps = [&](int64_t t, int64_t running) {
+      for (int64_t i = 0; i < running; ++i) memory_step(g, s, t, i);
+    };
+    CellBackward::run(g, s, memory_steps, [](int64_t) {}, add_weights);
     for (int64_t i = 0; i < g.count; ++i) finish(g, s, i);
   }
 };

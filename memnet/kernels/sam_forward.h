@@ -185,6 +185,8 @@ struct Forward : CellForward {
 
   void run(const Group& g, int64_t thread, const Scratch& s) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, thread, s, i);
-    CellForward::run(g, thread, s, [&](int64_t t, int64_t i) { memory_step(g, thread, s, t, i); });
+    CellForward::run(g, thread, s, [&](int64_t t, int64_t running) {
+      for (int64_t i = 0; i < running; ++i) memory_step(g, thread, s, t, i);
+    });
   }
 };
