@@ -77,8 +77,9 @@ struct Forward : CellForward {
       return;
     }
     s.ordered[i] = 0;
+    float* inverse_norms = s.inverse_norms + i * p.most_used();
     for (int64_t slot = 0; slot < made(at().in_use())[item]; ++slot)
-      s.inverse_norms[i * p.most_used() + slot] = inverse_norm(p.width, memory_of(item) + slot * p.width, p.norm_epsilon);
+      inverse_norms[slot] = inverse_norm(p.width, memory_of(item) + slot * p.width, p.norm_epsilon);
     for (int64_t h = 0; h < heads; ++h) {
       const Reading first = kept.first.of(rank, h);
       const int64_t from = (item * heads + h) * p.near;
@@ -143,8 +144,8 @@ struct Forward : CellForward {
       copy(memory + slot * p.width, p.width, reading.rows + k * p.width);
     }
     // The first one is the highest, and the key strength is positive.
-    const float bound = y.strength() * reading.cosine[0];
-    apply(count, reading.cosine, reading.weights, [&](vec cosine) { return exponential(y.strength() * cosine - bound); });
+    const float strength = y.strength(), bound = strength * reading.cosine[0];
+    apply(count, reading.cosine, reading.weights, [&](vec cosine) { return exponential(strength * cosine - bound); });
     const float factor = 1.0f / std::accumulate(reading.weights, reading.weights + count, 0.0f);
     std::fill(reads, reads + p.width, 0.0f);
     for (int64_t k = 0; k < count; ++k) {
