@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from memnet.bench.measuring import Comparison
@@ -12,7 +13,7 @@ from memnet.bench.report import quantity
 
 _SIZED = re.compile(r"(?P<size>[\d,]+) (?P<unit>[a-z]+)(, (?P<what>.+))?")
 _NAMES = {"s": "time", "B": "memory"}
-_PANEL = 4.2, 3.4  # inches
+_PANEL = 4.2, 3.6  # inches
 DOTS_PER_INCH = 150
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -45,24 +46,29 @@ def draw(results: Mapping[str, Sequence[Comparison]]) -> Figure | None:
         return None
     width, height = _PANEL
     figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+    ways = list(dict.fromkeys(way for curves in panels.values() for way in curves))
+    shown: dict[str, Line2D] = {}
     for axes, ((name, unit, what, measured), curves) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        _draw_curves(axes, curves, measured)
+        for way, points in curves.items():
+            sizes, medians = zip(*sorted(points), strict=True)
+            number = ways.index(way)
+            (shown[way],) = axes.plot(
+                sizes, medians, f"C{number}", marker="osD^v*"[number % 6], markersize=4, label=way
+            )
+        _scale(axes, measured)
         axes.set(title=f"{name}: {what}", xlabel=unit)
+    figure.legend(handles=[*shown.values()], loc="outside lower center", ncols=1 + len(panels), fontsize="small")
     return figure
 
 
-def _draw_curves(axes: Axes, curves: Curves, unit: str) -> None:
-    for number, (way, points) in enumerate(curves.items()):
-        sizes, medians = zip(*sorted(points), strict=True)
-        axes.plot(sizes, medians, marker="osD^v*"[number % 6], markersize=4, label=way)
-    axes.set_xscale("log")
+def _scale(axes: Axes, unit: str) -> None:
     binary = unit == "B"
+    axes.set_xscale("log")
     axes.set_yscale("log", base=2 if binary else 10)
     axes.yaxis.set_major_locator(LogLocator(base=4) if binary else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda median, _: quantity(median, unit)))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
