@@ -9,8 +9,8 @@ import memnet
 def test_memnet_needs_neither_lightning_nor_wandb():
     """In a fresh interpreter: every module of the package outside ``training``, not only the public names.
 
-    But those of the GPU's kernels, which import Triton and are imported when a GPU is used, and the benchmarks' pictures,
-    which are imported when one is drawn.
+    But those of the GPU's kernels, which import Triton and are imported when a GPU is used, and that of the benchmarks'
+    pictures, which is imported when one is drawn.
     """
     code = """
 import importlib, pathlib, sys
@@ -18,7 +18,8 @@ import memnet
 root = pathlib.Path(memnet.__file__).parent
 for path in root.rglob("*.py"):
     name = ".".join(["memnet", *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
-    if not name.startswith(("memnet.training", "memnet.__main__", "memnet.kernels.ntm_triton", "memnet.bench.pictures")):
+    apart = ("memnet.training", "memnet.__main__", "memnet.kernels.ntm_triton", "memnet.bench.pictures")
+    if not name.startswith(apart):
         importlib.import_module(name)
 heavy = {"pytorch_lightning", "lightning", "lightning_fabric", "wandb", "jsonargparse", "matplotlib", "rich", "faiss"}
 print(*sorted(heavy & set(sys.modules)))
