@@ -17,25 +17,22 @@ class SharedStories(NamedTuple):
 
     Attributes:
         stories: the longest ones, without empty sentences before others.
-        questions: those about each story; where it has fewer than others, empty ones follow.
-        counts: after how many of the story's sentences each question is asked.
         row: which of the stories each question of the batch is about.
         place: which of the story's questions it is.
+        counts: after how many of the story's sentences it is asked.
     """
 
     stories: Int64[Tensor, "story sentence word"]
-    questions: Int64[Tensor, "story question asked"]
-    counts: Int64[Tensor, "story question"]
     row: Int64[Tensor, " batch"]
     place: Int64[Tensor, " batch"]
+    counts: Int64[Tensor, " batch"]
 
 
-def share(story: Int64[Tensor, "batch sentence word"], question: Int64[Tensor, "batch asked"]) -> SharedStories:
+def share(story: Int64[Tensor, "batch sentence word"]) -> SharedStories:
     """The stories of a batch, each once: one that is the beginning of another one is left out.
 
     Args:
-        story: the words of each sentence, words and sentences padded with 0.
-        question: the words of each question, padded with 0.
+        story: the words of each sentence of each question's story, words and sentences padded with 0.
     """
     story, present = without_gaps(story)
     counts = present.sum(1)
@@ -45,12 +42,7 @@ def share(story: Int64[Tensor, "batch sentence word"], question: Int64[Tensor, "
     order = row.argsort(stable=True)
     place = torch.empty_like(row)
     place[order] = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row[order]]
-    num_questions = int(sizes.max())
-    questions = question.new_zeros(len(own), num_questions, question.shape[1])
-    questions[row, place] = question
-    told = counts.new_zeros(len(own), num_questions)
-    told[row, place] = counts
-    return SharedStories(story[own, : int(counts.max())], questions, told, row, place)
+    return SharedStories(story[own, : int(counts.max())], row, place, counts)
 
 
 def without_gaps(

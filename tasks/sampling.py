@@ -31,6 +31,15 @@ def stream_key(split: int, number: int) -> np.ndarray:
     return np.random.SeedSequence((split, number)).generate_state(2, np.uint64)
 
 
+def uniform_of(words: np.ndarray) -> np.ndarray:
+    """Random words as numbers from U[0, 1), float64.
+
+    Args:
+        words: of uint64.
+    """
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
 class Draws:
     """The random numbers of some samples of one stream; each call draws the next thing for all of them.
 
@@ -73,7 +82,7 @@ class Draws:
         Args:
             size: numbers for each sample.
         """
-        return (self.words(size) >> np.uint64(11)) * 2.0**-53
+        return uniform_of(self.words(size))
 
     def bits(self, *shape: int) -> np.ndarray:
         """Fair coin flips, ``(count, *shape)`` of uint8, 0 or 1.

@@ -171,7 +171,7 @@ def fits_tensors(
     """
     return (
         states is not None
-        and all(_is_plain_tensor(x, inputs.device) for x in (inputs, *states, *listed))
+        and all(is_plain_tensor(x, inputs.device) for x in (inputs, *states, *listed))
         and inputs.dim() == 3
         and 0 not in inputs.shape
         and inputs.shape[2] == input_size
@@ -212,10 +212,11 @@ def _is_standard_addressing(addressing: Any) -> bool:
     )
 
 
-def _is_plain_tensor(x: Tensor | None, device: torch.device) -> bool:
+def is_plain_tensor(x: Tensor | None, device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
+    """No subclass, and numbers of that type, on that device, laid out by strides."""
     return (
         type(x) in (Tensor, nn.Parameter)
-        and x.dtype is torch.float32  # type: ignore[union-attr]
+        and x.dtype is dtype  # type: ignore[union-attr]
         and x.device == device  # type: ignore[union-attr]
         and x.layout is torch.strided  # type: ignore[union-attr]
     )

@@ -10,6 +10,7 @@ from memnet.cells import LSTMController, LSTMState, MemoryCell, MemoryState
 from memnet.kernels.ntm_cell import (
     fits_tensors,
     is_plain_call,
+    is_plain_tensor,
     is_standard_controller,
     is_watched,
     layer_parameters,
@@ -132,14 +133,10 @@ def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
             parameters(cell),
             sizes.parameter_shapes(),
         )
-        and all(_is_plain_whole(x, inputs.device) for x in states if x.dtype is torch.int64)
+        and all(is_plain_tensor(x, inputs.device, torch.int64) for x in states if x.dtype is torch.int64)
         and [tuple(x.shape) for x in states if x.dtype is torch.int64] == shapes(len(inputs), slots=True)
         and _are_in_use(state.access, sizes.slots)
     )
-
-
-def _is_plain_whole(x: Tensor, device: torch.device) -> bool:
-    return type(x) is Tensor and x.device == device and x.layout is torch.strided
 
 
 def _are_in_use(access: SparseState, slots: int) -> bool:

@@ -75,7 +75,7 @@ def pack(shared: SharedStories, row: int = ROW) -> Packed:
         torch.zeros(shape, dtype=torch.bool, device=present.device),
     )
     slots.story[sentence_at], slots.story[question_at] = story, shared.row
-    slots.said_before[sentence_at], slots.said_before[question_at] = place, shared.counts[shared.row, shared.place]
+    slots.said_before[sentence_at], slots.said_before[question_at] = place, shared.counts
     slots.is_sentence[sentence_at] = True
     return Packed(slots, shared.stories[story, place], sentence_at, question_at)
 

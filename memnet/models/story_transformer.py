@@ -122,7 +122,7 @@ class StoryTransformer(nn.Module):
         """
         check_story(story, question, self.vocab_size)
         if is_plain_call() and not has_hooks(self):
-            packed = pack(share(story, question))
+            packed = pack(share(story))
             slots, sentences = packed.slots, packed.sentences
             x = self.words.new_zeros(*slots.story.shape, self.model_size)
             x = x.index_put(packed.sentence_at, self._sentences(sentences)).index_put(

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor, from_numpy
 
 from ..epochs import random_words
+from ..sampling import uniform_of
 from .encode import Encoded, StoryBatch
 from .vocabulary import IDS, VOCAB_SIZE, VOCABULARY
 
@@ -76,6 +77,9 @@ def _key(parts: Int64[np.ndarray, "*list part"]) -> Int64[np.ndarray, "*list"]:
 
 _PARTS = _parts(VOCABULARY[number] for number in _LISTS)
 _BY_KEY = np.argsort(_key(_PARTS))
+_KEYS = _key(_PARTS)[_BY_KEY]
+# Of each task, each kind's words as numbers, (thing, word).
+_KINDS = [[np.array([[_NUMBERS[word] for word in thing] for thing in kind]) for kind in kinds] for kinds in KINDS]
 
 
 def exchanged(task: int, uniform: np.ndarray) -> Int64[np.ndarray, "telling word"]:
@@ -87,15 +91,13 @@ def exchanged(task: int, uniform: np.ndarray) -> Int64[np.ndarray, "telling word
     """
     table = np.tile(np.arange(_SIZE), (len(uniform), 1))
     begin = 0
-    for kind in KINDS[task - 1]:
-        order = np.argsort(uniform[:, begin : begin + len(kind)], axis=1, kind="stable")
-        begin += len(kind)
+    for words in _KINDS[task - 1]:
+        order = np.argsort(uniform[:, begin : begin + len(words)], axis=1, kind="stable")
+        begin += len(words)
         own = np.tile(np.arange(_SIZE), (len(uniform), 1))
-        words = np.array([[_NUMBERS[word] for word in thing] for thing in kind])
         own[:, words.reshape(-1)] = words[order].reshape(len(uniform), -1)
         table = np.take_along_axis(own, table, 1)
-    keys = _key(table[:, _PARTS])
-    table[:, _LISTS] = _LISTS[_BY_KEY[np.searchsorted(_key(_PARTS), keys, sorter=_BY_KEY)]]
+    table[:, _LISTS] = _LISTS[_BY_KEY[np.searchsorted(_KEYS, _key(table[:, _PARTS]))]]
     return table[:, :VOCAB_SIZE]
 
 
@@ -153,5 +155,5 @@ class Exchange:
             while len(self._epochs) > 1:
                 self._epochs.pop(min(self._epochs))
             words = random_words(self._key, epoch, EXCHANGE, len(self._stories) * self._width)
-            self._epochs[epoch] = (words >> np.uint64(11)).reshape(-1, self._width) * 2.0**-53
+            self._epochs[epoch] = uniform_of(words).reshape(-1, self._width)
         return self._epochs[epoch]

@@ -7,11 +7,10 @@ from memnet.story_sharing import share
 
 A, B, C, NONE = [1, 2], [3, 0], [4, 5], [0, 0]
 STORIES = torch.tensor([[A, B, C], [A, B, NONE], [B, NONE, NONE], [C, A, NONE], [NONE] * 3])
-QUESTIONS = torch.tensor([[6], [7], [8], [9], [2]])
 
 
 def packed_in(row, count=5):
-    return pack(share(STORIES[:count], QUESTIONS[:count]), row=row)
+    return pack(share(STORIES[:count]), row=row)
 
 
 def test_the_longest_story_comes_first_and_each_goes_where_there_is_room():

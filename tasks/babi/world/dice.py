@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from ...sampling import uniform_of
+
 T = TypeVar("T")
 
 # A NumPy call costs as much for one number as for a hundred. Few stories need more than this many.
@@ -34,7 +36,7 @@ class Dice:
         number = next(self._numbers, None)
         if number is None:
             words = self._bits.random_raw(_NUMBERS_AT_ONCE)
-            self._numbers = iter(((words >> np.uint64(11)) * 2.0**-53).tolist())
+            self._numbers = iter(uniform_of(words).tolist())
             number = next(self._numbers)
         return number
 
