@@ -238,3 +238,31 @@ def read_addressing(addressing: Callable[[], Any]) -> Callable[[Model], None]:
         model.cell.access.read_addressing = addressing()
 
     return change
+
+
+def outputs_of_nan(model: Model, inputs: Tensor, start: list[Tensor]) -> Tensor:
+    """The kernel's outputs, once it is sure that NaN is where the plain loop has it, and in the same gradients."""
+    got = results(model, inputs, start)
+    with kernels.disabled():
+        expected = results(model, inputs, start)
+    for name, other in expected.forward.items():
+        assert torch.equal(got.forward[name].isnan(), other.isnan()), name
+    for name, other in expected.gradients.items():
+        assert got.gradients[name].isnan().any() == other.isnan().any(), name
+    return got.forward["outputs"]
+
+
+def learning_curve(make_anew: Callable[[], Model]) -> Tensor:
+    """The losses while a model of 4 bits learns to repeat each vector one step later."""
+    torch.manual_seed(1)
+    model = make_anew()
+    optimizer = torch.optim.Adam(model.parameters(), 4e-2)
+    curve = []
+    for _ in range(40):
+        bits = torch.rand(4, 6, 4).round()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(bits)[0][:, 1:], bits[:, :-1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.detach())
+    return torch.stack(curve)

@@ -95,3 +95,15 @@ def test_what_stands_in_the_padding_does_not_matter(make_model: Make):
     assert not first.forward["outputs"][0, 2:].any() and not second.gradients["inputs"][0, 2:].any()
     name = "cell.access.interface.weight"
     assert torch.equal(first.gradients[name], second.gradients[name])
+
+
+def test_a_graph_can_be_kept_but_not_differentiated_twice(make_model: Make):
+    model = make_model()
+    weight = model.cell.access.interface.weight
+    loss = model(torch.randn(2, 3, 4))[0].square().sum()
+    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    assert torch.equal(first, second)
+    (third,) = torch.autograd.grad(loss, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        third.square().sum().backward()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comparing import CONTROLLERS, assert_same, compare, make, needs_library, results, states
+from comparing import CONTROLLERS, assert_same, compare, learning_curve, make, needs_library, results, states
 
 from memnet import NTM, kernels, unroll
 from memnet.kernels import ntm_cell, ntm_cpu, workspace
@@ -94,19 +94,6 @@ def test_only_what_asks_for_a_gradient_gets_one():
     assert inputs.grad.any()
 
 
-def test_a_graph_can_be_kept_but_not_differentiated_twice():
-    model = make()
-    weight = model.cell.access.interface.weight
-    outputs, _ = model(torch.randn(2, 3, 4))
-    loss = outputs.square().sum()
-    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
-    (second,) = torch.autograd.grad(loss, weight, retain_graph=True)
-    assert torch.equal(first, second)
-    (third,) = torch.autograd.grad(loss, weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        third.square().sum().backward()
-
-
 def test_a_parameter_changed_before_the_backward_pass_is_noticed():
     model = make()
     outputs, _ = model(torch.randn(2, 3, 4))
@@ -151,25 +138,12 @@ def test_infinite_inputs_do_not_become_numbers():
 
 
 def test_a_model_learns_the_same_as_with_the_plain_loop():
-    def losses() -> torch.Tensor:
-        """Of repeating each vector one step later."""
-        torch.manual_seed(1)
-        model = NTM(4, 4, num_slots=12, slot_size=6, controller=CONTROLLERS["lstm-1"])
-        optimizer = torch.optim.Adam(model.parameters(), 4e-2)
-        curve = []
-        for _ in range(40):
-            bits = torch.rand(4, 6, 4).round()
-            outputs, _ = model(bits)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 1:], bits[:, :-1])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            curve.append(loss.detach())
-        return torch.stack(curve)
+    def make_anew() -> NTM:
+        return NTM(4, 4, num_slots=12, slot_size=6, controller=CONTROLLERS["lstm-1"])
 
-    fast = losses()
+    fast = learning_curve(make_anew)
     with kernels.disabled():
-        plain = losses()
+        plain = learning_curve(make_anew)
     assert plain[-1] < 0.7 * plain[0]
     # Measured: 2e-7. Adam divides a gradient by its own size, so where one is all rounding (another processor, another
     # version of torch) the two may part further.
