@@ -70,6 +70,15 @@ def assert_same(cell, *arguments, **options):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1.0, float(other.abs().max())))
 
 
+def assert_same_outputs(cell, *arguments, **options):
+    """And the same state at the end."""
+    (plain, plain_end), (fast, fast_end) = (
+        unroll(cell, *arguments, compile_steps=compile_steps, **options) for compile_steps in (False, True)
+    )
+    for one, other in zip([fast, *tree_leaves(fast_end)], [plain, *tree_leaves(plain_end)], strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.fixture(scope="module")
 def cell():
     """A step with None in its state, clipped gradients and an addressing from outside the package."""
@@ -125,8 +134,7 @@ def test_chunks_and_a_given_state(cell, inputs):
 def test_without_gradients_and_with_checkpoints(cell, inputs):
     """Both take the forward program that keeps nothing."""
     with torch.no_grad():
-        outputs, _ = unroll(cell, inputs, compile_steps=True)
-        torch.testing.assert_close(outputs, unroll(cell, inputs)[0])
+        assert_same_outputs(cell, inputs)
     assert_same(cell, inputs, checkpoint_every=3)
     assert not compiling._captured[cell].broken
 
@@ -270,6 +278,32 @@ def test_what_a_step_computes_is_handed_on_without_a_copy():
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     for result, expected in zip(graph(x, y), step(x, y), strict=True):
         assert torch.equal(result, expected)
+
+
+class Joined(Cell):
+    """One tensor of its state is part of a longer one, where the compiler may leave it."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_size, self.output_size = 3, 4
+        self.weight = torch.nn.Parameter(torch.randn(8, 4))
+
+    def init_state(self, batch_size):
+        return torch.zeros(batch_size, 1, 3), torch.zeros(batch_size, 5)
+
+    def forward(self, x, state):
+        last, other = (x + state[0].squeeze(1)).tanh(), (state[1] + x.sum(1, keepdim=True)).sin()
+        return torch.cat([last, other], 1) @ self.weight, (torch.stack([last], 1), other)
+
+
+def test_a_state_that_is_part_of_a_longer_tensor():
+    torch.manual_seed(4)
+    cell, inputs = Joined(), torch.randn(BATCH, TIME, 3)
+    with torch.no_grad():
+        assert_same_outputs(cell, inputs)
+        assert_same_outputs(cell, inputs, lengths=torch.tensor([7, 2, 4]))
+    assert_same(cell, inputs)
+    assert not compiling._captured[cell].broken
 
 
 class Forgetful(Strange):

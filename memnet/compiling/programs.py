@@ -129,8 +129,52 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
 
 def _compile(graph: fx.GraphModule, **options: bool) -> Program:
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    compiled: Program = compile_fx_inner(graph, examples, **options)  # type: ignore[arg-type]
-    return compiled
+    results = [node.meta["val"] if isinstance(node, fx.Node) else None for node in _outputs(graph)]
+    return _Tidy(compile_fx_inner(graph, examples, **options), results)  # type: ignore[arg-type]
+
+
+class _Tidy:
+    """A program whose results lie in memory as the graph says, and as the program that takes them was made for.
+
+    The compiler may leave a result that is a view of something where that is a part of something longer. Nobody would
+    notice: programs do not look at strides.
+    """
+
+    def __init__(self, program: Program, examples: Sequence[Any]):
+        self._program = program
+        self._examples = examples
+        self._untidy: list[tuple[int, list[int]]] | None = None
+
+    def __call__(self, arguments: list[Any]) -> Sequence[Any]:
+        results = self._program(arguments)
+        if self._untidy is None:  # of one program always the same results
+            self._untidy = [
+                (place, _slowest_axis_first(example))
+                for place, (result, example) in enumerate(zip(results, self._examples, strict=True))
+                if isinstance(result, torch.Tensor) and _is_dense(example) and not _is_dense(result)
+            ]
+        if not self._untidy:
+            return results
+        tidy = list(results)
+        for place, axes in self._untidy:
+            back = [axes.index(axis) for axis in range(len(axes))]
+            tidy[place] = tidy[place].permute(axes).contiguous().permute(back)
+        return tidy
+
+
+def _is_dense(x: torch.Tensor) -> bool:
+    """Whether nothing lies between its numbers, in whatever order of the axes."""
+    size = 1
+    for stride, length in sorted(zip(x.stride(), x.shape, strict=True)):
+        if length != 1:
+            if stride != size:
+                return False
+            size *= length
+    return True
+
+
+def _slowest_axis_first(x: torch.Tensor) -> list[int]:
+    return [int(axis) for axis in sorted(range(x.dim()), key=lambda axis: x.stride(axis), reverse=True)]
 
 
 def _outputs(graph: fx.GraphModule) -> list[Any]:
