@@ -27,7 +27,8 @@ from .exchange import Exchange
 from .names import NUM_TASKS, check_task, test_name
 from .reader import find_file
 from .report import mean_and_failed, other_rows, published_errors, published_rows
-from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, generated, genuine
+from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, genuine
+from .sets import generated as generated_questions
 from .show import StoryAnswers
 from .typed import story_of
 from .vocabulary import NUM_ANSWERS, UNKNOWN, VOCAB_SIZE
@@ -74,6 +75,8 @@ class Babi(Task):
         by_story: whether the training questions of a story follow one another and only the stories are shuffled. A
             ``memnet.EntityNetwork`` or a ``memnet.StoryTransformer`` then reads a story once for all of them, which
             makes training several times faster.
+        generated: tasks whose training questions are generated although there is a folder, as where a file is missing;
+            their test questions are the folder's.
         exchange: whether each training story is told in every epoch of other people, places and things, for whom all
             that was said stays true (see ``tasks.babi.exchange``). No published figure but one has been reached so.
 
@@ -99,6 +102,7 @@ class Babi(Task):
         eval_batch_size: int = 250,
         seed: int = 1,
         by_story: bool = False,
+        generated: list[int] | None = None,
         exchange: bool = False,
     ) -> None:
         chosen = _task_numbers(tasks)
@@ -113,6 +117,9 @@ class Babi(Task):
         check_positive("batch_size", batch_size)
         check_positive("eval_batch_size", eval_batch_size)
         check_seed(seed)
+        for task in generated or []:
+            if task not in chosen:
+                raise ValueError(f"generated is {generated}, but task {task} is none of the tasks, {list(chosen)}.")
         super().__init__()
         self.tasks = chosen
         self.size = size
@@ -126,6 +133,7 @@ class Babi(Task):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.by_story = by_story
+        self.generated = tuple(generated or ())
         self.exchange = exchange
         self._train: tuple[Encoded, np.ndarray, np.ndarray] | None = None
         self._tests: dict[int, Encoded] = {}
@@ -135,7 +143,7 @@ class Babi(Task):
         if self.download and self.folder is not None:
             try:
                 for task in self.tasks:
-                    for split in ("train", "test"):
+                    for split in ("test",) if task in self.generated else ("train", "test"):
                         find_file(self.folder, task, self.size, split)
             except ValueError:
                 download_archive(self.folder)
@@ -173,13 +181,13 @@ class Babi(Task):
         return encoded, np.arange(self._limit(encoded, self.num_test, "num_test", task))
 
     def _read(self, task: int, split: str) -> Encoded:
-        if self.folder is not None:
+        if self.folder is not None and not (split == "train" and task in self.generated):
             self.prepare_data()
             return genuine(self.folder, task, self.size, split)
         if split == "test":
-            return generated(task, _TEST_SEED, self.num_test or TEST_QUESTIONS)
+            return generated_questions(task, _TEST_SEED, self.num_test or TEST_QUESTIONS)
         # Even numbers are training streams; the test stream is none of them.
-        return generated(task, 2 * self.seed, self.num_train or TRAIN_QUESTIONS[self.size])
+        return generated_questions(task, 2 * self.seed, self.num_train or TRAIN_QUESTIONS[self.size])
 
     def _limit(self, encoded: Encoded, wanted: int | None, name: str, task: int) -> int:
         if wanted is not None and wanted > encoded.num_questions:

@@ -94,6 +94,7 @@ def model(**changes):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"eval_batch_size": 0}, "eval_batch_size is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"tasks": [1, 2], "generated": [3]}, r"generated is \[3\], but task 3 is none of the tasks, \[1, 2\]"),
     ],
 )
 def test_bad_arguments(arguments, says):
@@ -260,6 +261,20 @@ def test_a_folder_with_too_little_is_refused(files):
         Babi(tasks=15, folder=str(files), num_test=99).test_dataloader()
     with pytest.raises(ValueError, match="task 1 has 20 training questions, of which 20 are for validation"):
         Babi(tasks=1, folder=str(files), num_train=20, num_val=20).train_dataloader()
+
+
+def test_training_questions_may_be_generated_where_a_file_is_missing(files):
+    (files / "en" / file_name(15, "train")).unlink()
+    given = Babi(tasks=[1, 15], folder=str(files), generated=[15], num_train=40)
+    told = Babi(tasks=15, num_train=40)
+    encoded, train, val = given.train_set()
+    (start,) = np.flatnonzero(np.diff(encoded.tasks)) + 1
+    expected, own_train, own_val = told.train_set()
+    places = np.arange(40)
+    assert questions([encoded.batch(start + places, 50)]) == questions([expected.batch(places, 50)])
+    assert [len(train), len(val)] == [2 * len(own_train), 2 * len(own_val)]
+    genuine = Babi(tasks=15, folder=str(files)).test_dataloader()[0]
+    assert questions(given.test_dataloader()[1]) == questions(genuine) != questions(told.test_dataloader()[0])
 
 
 def test_only_what_is_needed_is_read(files):
