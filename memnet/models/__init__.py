@@ -10,6 +10,7 @@ from memnet.models.mann import MANN
 from memnet.models.memn2n import AdjacentTying, LateSoftmax, LayerwiseTying, MemN2N, Tying
 from memnet.models.ntm import NTM
 from memnet.models.sam import SAM
+from memnet.models.sentence_reader import SentenceReader
 from memnet.models.seq2seq import Seq2Seq
 from memnet.models.story_encoding import BagOfWords, LearnedMask, PositionEncoding, SentenceEncoding
 from memnet.models.story_reader import StoryReader
@@ -38,6 +39,7 @@ __all__ = [
     "PositionEncoding",
     "RecurrentEncoder",
     "SentenceEncoding",
+    "SentenceReader",
     "Seq2Seq",
     "StoryReader",
     "StoryTransformer",

@@ -40,18 +40,7 @@ class StoryReader(nn.Module):
     def __init__(self, network: nn.Module, vocab_size: int, marks: bool = True):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
-        for name in ("input_size", "output_size"):
-            if not isinstance(getattr(network, name, None), int):
-                raise ValueError(
-                    f"network is a {type(network).__name__} without {name}, but must be a recurrent network with "
-                    "input_size and output_size, such as memnet.LSTM."
-                )
-        self.num_answers = int(network.output_size)  # type: ignore[arg-type]
-        self.embedding_size = int(network.input_size)  # type: ignore[arg-type]
-        if self.num_answers > vocab_size:
-            raise ValueError(
-                f"the network's output_size is {self.num_answers}, but there are only {vocab_size} words (vocab_size)."
-            )
+        self.embedding_size, self.num_answers = check_reading_network(network, vocab_size)
         self.marks = marks
         self.network = network
         self.words = nn.Embedding(vocab_size + 2 * marks, self.embedding_size, padding_idx=NULL)
@@ -97,3 +86,29 @@ class StoryReader(nn.Module):
             wordless = (question == NULL).all(1)
             if wordless.any():
                 raise ValueError(f"question {int(wordless.int().argmax())} has no word, but needs at least one.")
+
+
+def check_reading_network(network: nn.Module, vocab_size: int) -> tuple[int, int]:
+    """The widths of a recurrent network's input and output, which are those of a word's vector and of the answers.
+
+    Args:
+        network: what shall read stories.
+        vocab_size: how many words there are.
+
+    Raises:
+        ValueError: the network does not say its sizes, or there are more answers than words.
+    """
+    sizes = []
+    for name in ("input_size", "output_size"):
+        size = getattr(network, name, None)
+        if not isinstance(size, int):
+            raise ValueError(
+                f"network is a {type(network).__name__} without {name}, but must be a recurrent network with "
+                "input_size and output_size, such as memnet.LSTM."
+            )
+        sizes.append(size)
+    if sizes[1] > vocab_size:
+        raise ValueError(
+            f"the network's output_size is {sizes[1]}, but there are only {vocab_size} words (vocab_size)."
+        )
+    return sizes[0], sizes[1]

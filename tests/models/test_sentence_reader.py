@@ -1,0 +1,99 @@
+"""Stories read sentence by sentence: what reaches the network and when, padding, the answer's place, refusals."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from memnet import DNC, LSTM, SentenceReader
+from tasks import Babi
+
+STORY = torch.tensor([[[3, 4, 5], [6, 4, 0]], [[5, 0, 0], [0, 0, 0]]])
+QUESTION = torch.tensor([[7, 3, 0], [3, 8, 9]])
+
+
+class Hears(nn.Module):
+    """Hears its inputs; at each step its outputs are the step's number, and how many steps there are."""
+
+    input_size, output_size = 4, 2
+
+    def forward(self, inputs, lengths):
+        self.heard, self.lengths = inputs, lengths
+        steps = torch.arange(inputs.shape[1]).float().expand(len(inputs), -1)
+        return torch.stack([steps, lengths.float().unsqueeze(1).expand_as(steps)], -1), None
+
+
+def reader(network=None, **settings):
+    network = LSTM(4, 6, hidden_size=5, num_layers=1) if network is None else network
+    return SentenceReader(network, vocab_size=12, num_asks=3, **settings)
+
+
+def test_sentences_come_in_their_order_and_then_the_question_several_times():
+    model = reader(Hears())
+    answers = model(STORY, QUESTION)
+    heard, lengths = model.network.heard, model.network.lengths
+    assert lengths.tolist() == [5, 4] and heard.shape[1] == 5
+    assert answers.tolist() == [[4, 5], [3, 4]], "the answer is what comes out at a story's last step"
+
+    def vector(ids, encoding):
+        words = torch.stack([model.words[number - 1] for number in ids])
+        return model.encoding_norm((words * encoding.masks[: len(ids)]).sum(0))
+
+    said = [[[3, 4, 5], [6, 4]], [[5]]]
+    asked = [[7, 3], [3, 8, 9]]
+    for item, (sentences, question) in enumerate(zip(said, asked, strict=True)):
+        expected = [vector(ids, model.sentence_encoding) for ids in sentences]
+        expected += [vector(question, model.question_encoding) + ask for ask in model.asks]
+        torch.testing.assert_close(heard[item, : len(expected)], torch.stack(expected))
+
+
+@pytest.mark.parametrize("network", [LSTM(4, 6, 5, 2), DNC(4, 6, num_slots=5, slot_size=3)], ids=["LSTM", "DNC"])
+def test_padding_and_other_stories_change_nothing(network):
+    model = reader(copy.deepcopy(network)).double()
+    together = model(STORY, QUESTION)
+    alone = torch.cat([model(STORY[:1], QUESTION[:1, :2]), model(STORY[1:, :1, :1], QUESTION[1:])])
+    torch.testing.assert_close(together, alone)
+    padded = model(nn.functional.pad(STORY, (0, 2, 1, 3)), nn.functional.pad(QUESTION, (0, 1)))
+    torch.testing.assert_close(padded, together)
+
+
+def test_a_question_about_nothing_is_answered():
+    assert reader()(torch.zeros(2, 1, 3, dtype=torch.int64), QUESTION).isfinite().all()
+
+
+def test_every_parameter_learns():
+    model = reader()
+    model(STORY, QUESTION).square().sum().backward()
+    assert all(x.grad.any() for x in model.parameters())
+    assert (model.words.grad.any(1).nonzero().flatten() + 1).tolist() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_it_fits_the_task():
+    task = Babi(num_train=4, num_val=2, num_test=2, batch_size=2, eval_batch_size=2)
+    model = SentenceReader(LSTM(4, 178, hidden_size=5), vocab_size=178)
+    task.check_model(model)
+    assert task.evaluate(model, next(iter(task.val_dataloader()))).loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"vocab_size": 0}, "vocab_size is 0"),
+        ({"num_asks": 0}, "num_asks is 0"),
+        ({"num_words": 0}, "num_words is 0"),
+        ({"network": nn.Linear(2, 2)}, "network is a Linear without input_size"),
+        ({"vocab_size": 5}, "output_size is 6, but there are only 5 words"),
+    ],
+)
+def test_bad_arguments(settings, says):
+    with pytest.raises(ValueError, match=says):
+        SentenceReader(**{"network": LSTM(4, 6, hidden_size=5), "vocab_size": 12} | settings)
+
+
+def test_bad_stories():
+    model = reader(num_words=2)
+    with pytest.raises(ValueError, match="a sentence has 3 words, but the model's num_words is 2"):
+        model(STORY, QUESTION)
+    with pytest.raises(ValueError, match="question holds word 14, but must hold numbers from 0 to 11"):
+        reader()(STORY, QUESTION + 5)
