@@ -121,9 +121,12 @@ def main() -> None:
             words += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
             if processes > 1:
                 words += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
-            outcome = survive(words, Path(parent, f"{name}_{processes}"), wanted, chance)
-            left -= outcome.kills
-            print(f"| `{name}` | {processes} | {outcome.kills} | {outcome.resumed} | identical |", flush=True)
+            kills = resumed = 0
+            while kills < wanted:  # a run may be over before the moment of its next kill
+                outcome = survive(words, Path(parent, f"{name}_{processes}_{kills}"), wanted - kills, chance)
+                kills, resumed = kills + outcome.kills, resumed + outcome.resumed
+            left -= kills
+            print(f"| `{name}` | {processes} | {kills} | {resumed} | identical |", flush=True)
     print(f"{given.kills - left} kills survived")
 
 
