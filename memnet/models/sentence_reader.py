@@ -1,7 +1,7 @@
 """Stories for recurrent networks: sentence by sentence, then the question as often as it takes."""
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,16 +77,15 @@ class SentenceReader(nn.Module):
         story, present = without_gaps(story)
         counts = present.sum(1)
         asked = rearrange(self._encode(self.question_encoding, question), "batch emb -> batch 1 emb") + self.asks
+        item, place = present.nonzero(as_tuple=True)
         steps = rearrange(counts, "batch -> batch 1") + torch.arange(self.num_asks, device=counts.device)
-        # What is beyond a story's last sentence is overwritten by the question, or never read.
-        inputs = F.pad(self._encode(self.sentence_encoding, story), (0, 0, 0, self.num_asks)).scatter(
-            1, repeat(steps, "batch ask -> batch ask emb", emb=self.embedding_size), asked
-        )
         lengths = counts + self.num_asks
-        inputs = inputs[:, : int(lengths.max())]
+        items = torch.arange(len(story), device=story.device)
+        inputs = asked.new_zeros(len(story), int(lengths.max()), self.embedding_size)
+        inputs = inputs.index_put((item, place), self._encode(self.sentence_encoding, story[item, place]))
+        inputs = inputs.index_put((rearrange(items, "batch -> batch 1"), steps), asked)
         outputs, _ = self.network(inputs, lengths=lengths)
-        last = repeat(steps[:, -1], "batch -> batch 1 answer", answer=outputs.shape[-1])
-        return rearrange(outputs.gather(1, last), "batch 1 answer -> batch answer")
+        return outputs[items, lengths - 1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
         return self.encoding_norm(encoding(F.embedding(ids, with_null(self.words)), ids != NULL))
