@@ -18,6 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tasks.base import Evaluation, Task
 
 # Attributes that are set at every step and hold neither modules nor parameters.
+HIGHEST_RATE = 1e30
+"""Beyond it the steps of PyTorch's optimisers leave float32."""
+
 _PLAIN = frozenset({"_current_fx_name", "latest_loss", "gradient_norm", "_latest", "sequences", "_unsettled"})
 
 
@@ -36,6 +39,9 @@ class Experiment(pl.LightningModule):
         network: the model that is trained.
         optimizer: makes the optimiser from the parameters; ``torch.optim.Adam`` with learning rate 1e-3 by default.
         scheduler: makes the learning-rate scheduler from the optimiser. It is stepped once after every training step.
+
+    Raises:
+        ValueError: the optimiser refuses its arguments, or a learning rate is above 1e30.
 
     Attributes:
         watched: whether a callback looks at every loss and gradient (``memnet.training.NumericalHealth``).
@@ -73,6 +79,7 @@ class Experiment(pl.LightningModule):
         self._answers: dict[str, list[tuple[str, str]]] = {}
         self._totals: dict[str, Tensor] = {}
         self._started = time.monotonic()
+        self._optimizer()  # made once before anything is written, to see whether it can be
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook some forty times a step, and a module's own way of setting is slow.
@@ -101,14 +108,26 @@ class Experiment(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser and, where there is one, the scheduler."""
-        parameters = self.network.parameters()
-        optimizer = self.make_optimizer(parameters) if self.make_optimizer else Adam(parameters, lr=1e-3)
+        optimizer = self._optimizer()
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError("model.scheduler is a ReduceLROnPlateau, but it must be one that needs no metric.")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer(self) -> Optimizer:
+        parameters = self.network.parameters()
+        if self.make_optimizer is None:
+            return Adam(parameters, lr=1e-3)
+        try:
+            optimizer = self.make_optimizer(parameters)
+        except ValueError as error:
+            raise ValueError(f"model.optimizer cannot be made: {str(error).rstrip('.')}.") from error
+        for group in optimizer.param_groups:
+            if group.get("lr", 0) > HIGHEST_RATE:
+                raise ValueError(f"model.optimizer.lr is {group['lr']:g}, but must be at most {HIGHEST_RATE:g}.")
+        return optimizer
 
     def on_train_start(self) -> None:
         """Goes on counting the time where the checkpoint left off."""

@@ -45,6 +45,8 @@ def change(config, keys, value):
         ),
         ("model optimizer class_path", "torch.optim.Adamm", 2, ["model.optimizer", "torch.optim.Adam?"]),
         ("model optimizer init_args lr", "fast", 2, ["model.optimizer.lr", "fast is not of type float"]),
+        ("model optimizer init_args lr", -1, 1, ["model.optimizer cannot be made", "Invalid learning rate: -1"]),
+        ("model optimizer init_args lr", 1e38, 1, ["model.optimizer.lr is 1e+38, but must be at most 1e+30"]),
         ("model optimizer init_args", {"learning": 1}, 2, ["torch.optim.Adam has no argument learning"]),
         ("data class_path", "memnet.NTM", 2, ["data", "memnet.NTM is not a Task", "tasks.Copy"]),
         ("data class_path", "tasks.Coppy", 2, ["data", "tasks has no Coppy", "tasks.Copy?"]),
