@@ -7,12 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet.checks import check_positive, check_story
-from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, with_null
 from memnet.models.story_reader import check_reading_network
 from memnet.story_sharing import without_gaps
-
-MASK_STD = 0.3
-"""Of the masks of the words' positions at first: a sentence is not a bag of words even then."""
 
 
 class SentenceReader(nn.Module):
@@ -53,10 +50,8 @@ class SentenceReader(nn.Module):
         self.network = network
         # The null word has no row: its zeros are no parameter, so nothing can change them.
         self.words = nn.Parameter(self.embedding_size**-0.5 * torch.randn(vocab_size - 1, self.embedding_size))
-        self.sentence_encoding = LearnedMask(num_words, self.embedding_size)
-        self.question_encoding = LearnedMask(num_words, self.embedding_size)
-        for encoding in (self.sentence_encoding, self.question_encoding):
-            nn.init.normal_(encoding.masks, mean=1.0, std=MASK_STD)
+        self.sentence_encoding = LearnedMask(num_words, self.embedding_size, MASK_STD)
+        self.question_encoding = LearnedMask(num_words, self.embedding_size, MASK_STD)
         self.encoding_norm = nn.LayerNorm(self.embedding_size)
         self.asks = nn.Parameter(torch.randn(num_asks, self.embedding_size))
 

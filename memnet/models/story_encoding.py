@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from memnet.checks import check_greater_than_zero, check_positive
 from memnet.story_sharing import NULL as NULL
 
+MASK_STD = 0.3
+"""Of learned masks where a sentence shall not begin as a bag of words."""
+
 
 class SentenceEncoding(nn.Module, abc.ABC):
     """Makes one vector of the embedded words of each sentence."""
@@ -82,21 +85,27 @@ class PositionEncoding(SentenceEncoding):
 class LearnedMask(SentenceEncoding):
     """s = sum_i f_i * e_i: each word's vector weighted elementwise by a learned mask of its position.
 
-    That is how the recurrent entity network reads (Henaff et al. 2017, eq. 1, https://arxiv.org/abs/1612.03969). All
-    masks are 1 at first: a bag of words.
+    That is how the recurrent entity network reads (Henaff et al. 2017, eq. 1, https://arxiv.org/abs/1612.03969). There
+    all masks are 1 at first: a bag of words.
 
     Args:
         num_words: positions, the longest sentence.
         embedding_size: d, the width of a word's vector.
+        init_std: standard deviation of the masks' first numbers around 1, at least 0.
 
     Raises:
-        ValueError: a size is not positive; in forward, if a sentence is longer than ``num_words``.
+        ValueError: a size is not positive or ``init_std`` negative; in forward, if a sentence is longer than
+            ``num_words``.
     """
 
-    def __init__(self, num_words: int, embedding_size: int):
+    def __init__(self, num_words: int, embedding_size: int, init_std: float = 0.0):
         super().__init__()
         self.num_words = check_positive("num_words", num_words)
         self.masks = nn.Parameter(torch.ones(num_words, check_positive("embedding_size", embedding_size)))
+        if init_std < 0:
+            raise ValueError(f"init_std is {init_std}, but must be at least 0.")
+        if init_std:
+            nn.init.normal_(self.masks, 1.0, init_std)
 
     def forward(
         self, vectors: Float[Tensor, "*batch word emb"], present: Bool[Tensor, "*batch word"]

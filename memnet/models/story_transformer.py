@@ -10,7 +10,7 @@ from memnet.checks import check_answers, check_fraction, check_positive, check_s
 from memnet.kernels.ntm_cell import is_plain_call
 from memnet.models.multihead import MultiHeadRead
 from memnet.models.rotary import rotary_encoding
-from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, with_null
 from memnet.models.story_packing import Slots, pack
 from memnet.models.transformer import EncoderLayer, FeedForward
 from memnet.recording import has_hooks
@@ -18,9 +18,6 @@ from memnet.story_sharing import share
 
 BASE = 100.0
 """Of the rotary encoding: wavelengths from 6 sentences to some hundred, for stories of up to 130."""
-
-MASK_STD = 0.3
-"""Of the masks of the words' positions at first: a sentence is not a bag of words even then."""
 
 KIND_STD = 0.02
 """Of what tells a question from a sentence at first, small beside a word's vector."""
@@ -94,10 +91,8 @@ class StoryTransformer(nn.Module):
 
         # The null word has no row: its zeros are no parameter, so nothing can change them.
         self.words = nn.Parameter(model_size**-0.5 * torch.randn(vocab_size - 1, model_size))
-        self.sentence_encoding = LearnedMask(num_words, model_size)
-        self.question_encoding = LearnedMask(num_words, model_size)
-        for encoding in (self.sentence_encoding, self.question_encoding):
-            nn.init.normal_(encoding.masks, mean=1.0, std=MASK_STD)
+        self.sentence_encoding = LearnedMask(num_words, model_size, MASK_STD)
+        self.question_encoding = LearnedMask(num_words, model_size, MASK_STD)
         self.kinds = nn.Parameter(KIND_STD * torch.randn(2, model_size))
         self.encoding_norm = nn.LayerNorm(model_size)
         self.dropout = nn.Dropout(dropout)

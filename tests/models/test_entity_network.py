@@ -303,3 +303,12 @@ def test_it_learns_to_follow_people_in_three_epochs():
     model.eval()
     errors = [task.evaluate(model, batch).metrics["error_percent"] for batch in task.test_dataloader()[0]]
     assert torch.cat(errors).mean() < 2
+
+
+def test_masks_may_begin_as_more_than_a_bag_of_words():
+    assert torch.equal(LearnedMask(3, 4).masks, torch.ones(3, 4))
+    torch.manual_seed(1)
+    masks = LearnedMask(30, 100, init_std=0.3).masks
+    assert abs(float(masks.mean()) - 1) < 0.02 and abs(float(masks.std()) - 0.3) < 0.02
+    with pytest.raises(ValueError, match="init_std is -0.1, but must be at least 0"):
+        LearnedMask(3, 4, init_std=-0.1)
