@@ -12,10 +12,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memnet.addressing import Addressing, ContentAddressing
 from memnet.checks import check_positive
-from memnet.functional import per_head, read
+from memnet.functional import SlotMask, per_head, read
 from memnet.normalizers import Softmax
 from memnet.recording import has_hooks
 from memnet.scores import ScaledDotScore
+
+
+class BiasedContentAddressing(ContentAddressing):
+    """w = normalize(score(emission, keys) + bias): what a head emits may end in a number for each slot, the bias."""
+
+    def forward(
+        self,
+        emission: Float[Tensor, "batch head emit"],
+        keys: Float[Tensor, "batch slot key"],
+        state: None,
+        mask: SlotMask | None = None,
+    ) -> tuple[Float[Tensor, "batch head slot"], None]:
+        emission, bias = emission[..., : self.emit_size], emission[..., self.emit_size :]
+        scores = self.score(emission, keys)
+        return self.normalizer(scores + bias if bias.shape[-1] else scores, mask), None
 
 
 class MultiHeadRead(nn.Module):
@@ -86,6 +101,7 @@ class MultiHeadRead(nn.Module):
         values: Float[Tensor, "batch head slot key"],
         mask: Bool[Tensor, "batch slot"] | Bool[Tensor, "batch asker slot"] | None = None,
         causal: bool = False,
+        bias: Float[Tensor, "batch head asker slot"] | None = None,
     ) -> Float[Tensor, "batch asker model"]:
         """What each asker reads.
 
@@ -95,11 +111,14 @@ class MultiHeadRead(nn.Module):
             values: from ``fill``.
             mask: which slots exist, or, for each asker its own, which it may look at; None for all.
             causal: asker t sees slots 0 to t only. Not together with a mask.
+            bias: added to the scores; only where the addressing is a ``BiasedContentAddressing``.
         """
         if not self._is_fusible():
-            return self.read_with_weights(emission, keys, values, mask, causal)[0]
+            return self.read_with_weights(emission, keys, values, mask, causal, bias)[0]
         slots = None if mask is None else rearrange(per_head(mask), "batch asker slot -> batch 1 asker slot")
-        with _fastest(emission):
+        if bias is not None:
+            slots = bias if slots is None else bias.masked_fill(~slots, -torch.inf)
+        with _fastest(emission, bias is not None):
             reads = F.scaled_dot_product_attention(emission, keys, values, attn_mask=slots, is_causal=causal)
         return self.output(rearrange(reads, "batch head asker val -> batch asker (head val)"))
 
@@ -110,9 +129,12 @@ class MultiHeadRead(nn.Module):
         values: Float[Tensor, "batch head slot key"],
         mask: Bool[Tensor, "batch slot"] | Bool[Tensor, "batch asker slot"] | None = None,
         causal: bool = False,
+        bias: Float[Tensor, "batch head asker slot"] | None = None,
     ) -> tuple[Float[Tensor, "batch asker model"], Float[Tensor, "batch head asker slot"]]:
         """The same by way of the addressing, and each head's weights."""
         assert not (causal and mask is not None)
+        if bias is not None:
+            emission = torch.cat([emission, bias], -1)
         emission, keys, values = (rearrange(x, "batch head ... -> (batch head) ...") for x in (emission, keys, values))
         if causal:
             seen = torch.ones(emission.shape[1], keys.shape[1], dtype=torch.bool, device=keys.device).tril()
@@ -132,17 +154,17 @@ class MultiHeadRead(nn.Module):
     def _is_fusible(self) -> bool:
         addressing = self.addressing
         return (
-            type(addressing) is ContentAddressing
+            type(addressing) in (ContentAddressing, BiasedContentAddressing)
             and type(addressing.score) is ScaledDotScore
             and type(addressing.normalizer) is Softmax
             and not has_hooks(addressing)
         )
 
 
-def _fastest(emission: Tensor) -> AbstractContextManager[None]:
+def _fastest(emission: Tensor, biased: bool) -> AbstractContextManager[None]:
     """Has torch choose among its kernels, but on the CPU, where the backward pass of the fused one for half precision
-    takes three to nine times as long as that of the plain one (sequences of 15 to 60)."""
-    if emission.device.type == "cpu" and emission.dtype in (torch.bfloat16, torch.float16):
+    takes three to nine times as long as that of the plain one (sequences of 15 to 60), and knows none for a bias."""
+    if emission.device.type == "cpu" and (biased or emission.dtype in (torch.bfloat16, torch.float16)):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 

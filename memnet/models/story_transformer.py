@@ -8,12 +8,14 @@ from torch.nn import functional as F
 
 from memnet.checks import check_answers, check_fraction, check_positive, check_story
 from memnet.kernels.ntm_cell import is_plain_call
-from memnet.models.multihead import MultiHeadRead
+from memnet.models.multihead import BiasedContentAddressing, MultiHeadRead
 from memnet.models.rotary import rotary_encoding
 from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, with_null
 from memnet.models.story_packing import Slots, pack
 from memnet.models.transformer import EncoderLayer, FeedForward
+from memnet.models.word_match import WordMatch
 from memnet.recording import has_hooks
+from memnet.scores import ScaledDotScore
 from memnet.story_sharing import share
 
 BASE = 100.0
@@ -97,8 +99,10 @@ class StoryTransformer(nn.Module):
         self.encoding_norm = nn.LayerNorm(model_size)
         self.dropout = nn.Dropout(dropout)
         self.steps = nn.Parameter(torch.zeros(num_steps, model_size))
-        attention, feed_forward = MultiHeadRead(model_size, num_heads), FeedForward(model_size, feed_forward_size)
+        attention = MultiHeadRead(model_size, num_heads, lambda size: BiasedContentAddressing(ScaledDotScore(size)))
+        feed_forward = FeedForward(model_size, feed_forward_size)
         self.layer = EncoderLayer(model_size, attention, feed_forward, dropout)
+        self.word_match = WordMatch(vocab_size, num_heads)
         self.norm = nn.LayerNorm(model_size)
         self.output = nn.Linear(model_size, self.num_answers)
 
@@ -123,7 +127,10 @@ class StoryTransformer(nn.Module):
             x = x.index_put(packed.sentence_at, self._sentences(sentences)).index_put(
                 packed.question_at, self._questions(question)
             )
-            asked = self._read(x, slots)[packed.question_at]
+            ids = question.new_zeros(*slots.story.shape, max(sentences.shape[1], question.shape[1]))
+            ids[(*packed.sentence_at, slice(sentences.shape[1]))] = sentences
+            ids[(*packed.question_at, slice(question.shape[1]))] = question
+            asked = self._read(x, slots, ids)[packed.question_at]
         else:  # somebody wants to see each question's own reading, or no numbers may be looked at
             present = F.pad((story != NULL).any(-1), (0, 1))
             own = torch.arange(len(story), device=story.device)
@@ -131,17 +138,23 @@ class StoryTransformer(nn.Module):
             slots = Slots(repeat(own, "batch -> batch slot", slot=present.shape[1]), said_before, present)
             asked = self._questions(question)
             x = torch.cat([self._sentences(story), rearrange(asked, "batch model -> batch 1 model")], 1)
-            asked = self._read(x, slots)[:, -1]
+            width = max(story.shape[2], question.shape[1])
+            words = [F.pad(each, (0, width - each.shape[-1])) for each in (story, question.unsqueeze(1))]
+            ids = torch.cat(words, 1)
+            asked = self._read(x, slots, ids)[:, -1]
         return self.output(self.norm(asked))
 
-    def _read(self, x: Float[Tensor, "row slot model"], slots: Slots) -> Float[Tensor, "row slot model"]:
+    def _read(
+        self, x: Float[Tensor, "row slot model"], slots: Slots, ids: Int64[Tensor, "row slot word"]
+    ) -> Float[Tensor, "row slot model"]:
         """The slots after the last step."""
         mask, width = slots.visible(), self.model_size // self.num_heads
         precise = torch.promote_types(x.dtype, torch.float32)
         rotation = rotary_encoding(slots.said_before, width, BASE, precise)
         x = self.dropout(self.encoding_norm(x))
+        bias = self.word_match(ids)
         for step in self.steps:
-            x = self.layer(x + step, mask, rotation)
+            x = self.layer(x + step, mask, rotation, bias)
         return x
 
     def _sentences(self, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch model"]:

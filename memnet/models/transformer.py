@@ -98,6 +98,7 @@ class EncoderLayer(nn.Module):
         x: Float[Tensor, "batch source model"],
         mask: Bool[Tensor, "batch source"] | Bool[Tensor, "batch source source"] | None,
         rotation: Float[Tensor, "wave batch source half"] | None = None,
+        bias: Float[Tensor, "batch head source source"] | None = None,
     ) -> Float[Tensor, "batch source model"]:
         """All positions at once.
 
@@ -105,11 +106,12 @@ class EncoderLayer(nn.Module):
             x: the positions.
             mask: which of them exist, or, for each its own, which it may look at; None for all.
             rotation: where each of them stands, from ``rotary_encoding``; None if ``x`` says that.
+            bias: added to the scores of attention (see ``MultiHeadRead``).
         """
         emission, keys, values = self.attention.ask_and_fill(self.attention_norm(x))
         if rotation is not None:
             emission, keys = rotate(emission, rotation), rotate(keys, rotation)
-        x = x + self.dropout(self.attention(emission, keys, values, mask))
+        x = x + self.dropout(self.attention(emission, keys, values, mask, bias=bias))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 

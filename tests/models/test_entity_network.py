@@ -310,5 +310,5 @@ def test_masks_may_begin_as_more_than_a_bag_of_words():
     torch.manual_seed(1)
     masks = LearnedMask(30, 100, init_std=0.3).masks
     assert abs(float(masks.mean()) - 1) < 0.02 and abs(float(masks.std()) - 0.3) < 0.02
-    with pytest.raises(ValueError, match="init_std is -0.1, but must be at least 0"):
+    with pytest.raises(ValueError, match=r"init_std is -0\.1, but must be at least 0"):
         LearnedMask(3, 4, init_std=-0.1)

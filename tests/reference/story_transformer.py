@@ -20,7 +20,12 @@ def turned(vector, position):
     return result
 
 
-def attention(xs, p, num_heads):
+def match(one, other, p):
+    """How much what the words that two sentences share tell."""
+    return sum(p["word_match.salience"][word - 1] for word in set(one) & set(other))
+
+
+def attention(xs, p, num_heads, said):
     """What each reads that asks those before it and itself, and the weights (head, asker, slot)."""
     size = len(xs[0])
     head_size = size // num_heads
@@ -34,7 +39,9 @@ def attention(xs, p, num_heads):
             query_matrix, key_matrix, value_matrix = (matrix[rows] for matrix in matrices)
             query = turned(query_matrix @ asker, i)
             keys = [turned(key_matrix @ slot, j) for j, slot in enumerate(xs[: i + 1])]
-            found = softmax([query @ key / np.sqrt(head_size) for key in keys])
+            gain = p["word_match.gains"][head]
+            bias = [gain * match(said[i], said[j], p) if j < i else 0 for j in range(i + 1)]
+            found = softmax([query @ key / np.sqrt(head_size) + b for key, b in zip(keys, bias, strict=True)])
             weights[head, i, : i + 1] = found
             reads.append(sum(weight * (value_matrix @ slot) for weight, slot in zip(found, xs[: i + 1], strict=True)))
         outputs.append(p["layer.attention.output.weight"] @ np.concatenate(reads))
@@ -57,7 +64,7 @@ def run(p, story, question, num_heads):
     trace = []
     for step in p["steps"]:
         xs = [x + step for x in xs]
-        reads, weights = attention([norm(x, p, "layer.attention_norm") for x in xs], p, num_heads)
+        reads, weights = attention([norm(x, p, "layer.attention_norm") for x in xs], p, num_heads, [*story, question])
         trace.append(weights)
         xs = add(xs, reads)
         xs = add(xs, [feed_forward(norm(x, p, "layer.feed_forward_norm"), p, "layer.feed_forward") for x in xs])
