@@ -117,8 +117,8 @@ class MultiHeadRead(nn.Module):
             return self.read_with_weights(emission, keys, values, mask, causal, bias)[0]
         slots = None if mask is None else rearrange(per_head(mask), "batch asker slot -> batch 1 asker slot")
         if bias is not None:
-            slots = bias if slots is None else bias.masked_fill(~slots, -torch.inf)
-        with _fastest(emission, bias is not None):
+            return self.output(_read_biased(emission, keys, values, slots, bias))
+        with _fastest(emission):
             reads = F.scaled_dot_product_attention(emission, keys, values, attn_mask=slots, is_causal=causal)
         return self.output(rearrange(reads, "batch head asker val -> batch asker (head val)"))
 
@@ -161,10 +161,28 @@ class MultiHeadRead(nn.Module):
         )
 
 
-def _fastest(emission: Tensor, biased: bool) -> AbstractContextManager[None]:
+def _read_biased(
+    emission: Float[Tensor, "batch head asker key"],
+    keys: Float[Tensor, "batch head slot key"],
+    values: Float[Tensor, "batch head slot val"],
+    mask: Bool[Tensor, "batch 1 asker slot"] | None,
+    bias: Float[Tensor, "batch head asker slot"],
+) -> Float[Tensor, "batch asker head_val"]:
+    """PyTorch's fused kernels for the CPU give a bias no gradient, and its plain one looks for askers without slots."""
+    if mask is not None:
+        bias = bias.masked_fill(~mask, -torch.inf)
+    size = emission.shape[1], emission.shape[3]
+    emission, keys, values, bias = (
+        rearrange(x, "batch head ... -> (batch head) ...") for x in (emission, keys, values, bias)
+    )
+    weights = torch.baddbmm(bias, emission, keys.transpose(1, 2), alpha=size[1] ** -0.5).softmax(-1)
+    return rearrange(weights @ values, "(batch head) asker val -> batch asker (head val)", head=size[0])
+
+
+def _fastest(emission: Tensor) -> AbstractContextManager[None]:
     """Has torch choose among its kernels, but on the CPU, where the backward pass of the fused one for half precision
-    takes three to nine times as long as that of the plain one (sequences of 15 to 60), and knows none for a bias."""
-    if emission.device.type == "cpu" and (biased or emission.dtype in (torch.bfloat16, torch.float16)):
+    takes three to nine times as long as that of the plain one (sequences of 15 to 60)."""
+    if emission.device.type == "cpu" and emission.dtype in (torch.bfloat16, torch.float16):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 

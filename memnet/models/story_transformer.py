@@ -148,13 +148,14 @@ class StoryTransformer(nn.Module):
         self, x: Float[Tensor, "row slot model"], slots: Slots, ids: Int64[Tensor, "row slot word"]
     ) -> Float[Tensor, "row slot model"]:
         """The slots after the last step."""
-        mask, width = slots.visible(), self.model_size // self.num_heads
+        width = self.model_size // self.num_heads
         precise = torch.promote_types(x.dtype, torch.float32)
         rotation = rotary_encoding(slots.said_before, width, BASE, precise)
         x = self.dropout(self.encoding_norm(x))
-        bias = self.word_match(ids)
+        unseen = rearrange(~slots.visible(), "row asker slot -> row 1 asker slot")
+        bias = self.word_match(ids).masked_fill(unseen, -torch.inf)
         for step in self.steps:
-            x = self.layer(x + step, mask, rotation, bias)
+            x = self.layer(x + step, None, rotation, bias)
         return x
 
     def _sentences(self, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch model"]:
