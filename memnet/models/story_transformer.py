@@ -38,8 +38,9 @@ class StoryTransformer(nn.Module):
 
     The words of a sentence are weighted by learned masks of their positions and summed, as in the recurrent entity
     network (Henaff et al. 2017). Attention knows how many sentences were said between two (rotary encoding, Su et al.
-    2021), and nothing else tells when a sentence was said. Layers normalise first. A sentence that is only padding
-    changes nothing.
+    2021), and nothing else tells when a sentence was said. Half of the heads begin with a liking for sentences that
+    have words in common with the asker (``memnet.models.word_match``). Layers normalise first. A sentence that is only
+    padding changes nothing.
 
     ``memnet.record`` gives the weights of each step as ``layer.attention.addressing``, the heads of a question one
     after the other in the batch. The sentences ask first, and the question last.
