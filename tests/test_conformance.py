@@ -56,6 +56,7 @@ from memnet import (
     TopK,
     WeightsStart,
 )
+from memnet.models.multihead import BiasedContentAddressing
 from memnet.testing import check_addressing, check_cell
 from memnet.testing.addressing import Role
 
@@ -97,6 +98,7 @@ CONTENT: dict[str, Callable[[int], Addressing]] = {
 }
 ADDRESSINGS: dict[type[Addressing], dict[str, Callable[[int], Addressing]]] = {
     ContentAddressing: CONTENT,
+    BiasedContentAddressing: {"no bias": lambda size: BiasedContentAddressing(DotScore(size))},
     LocationAddressing: {
         **{name: lambda size, make=make: LocationAddressing(make(size)) for name, make in CONTENT.items()},
         "five shifts": lambda size: LocationAddressing(ContentAddressing(CosineScore(size)), num_shifts=5),
