@@ -12,7 +12,7 @@ from memnet.addressing import ContentAddressing
 from memnet.addressing.gate import SlotGate
 from memnet.checks import check_answers, check_greater_than_zero, check_positive, check_story
 from memnet.functional_entity import candidate, gated_add, prelu
-from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_encoding import NULL, LearnedMask, SentenceEncoding, encode
 from memnet.scores import DotScore
 
 
@@ -128,7 +128,7 @@ class EntityNetwork(nn.Module):
         return self._encode(self.sentence_encoding, ids)
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
-        return encoding(F.embedding(ids, with_null(self.words)), ids != NULL)
+        return encode(encoding, self.words, ids)
 
     def _step(
         self,

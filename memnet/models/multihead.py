@@ -111,13 +111,15 @@ class MultiHeadRead(nn.Module):
             values: from ``fill``.
             mask: which slots exist, or, for each asker its own, which it may look at; None for all.
             causal: asker t sees slots 0 to t only. Not together with a mask.
-            bias: added to the scores; only where the addressing is a ``BiasedContentAddressing``.
+            bias: added to the scores, -inf for a slot that an asker may not look at. Not together with a mask or
+                causal, and only where the addressing is a ``BiasedContentAddressing``.
         """
         if not self._is_fusible():
             return self.read_with_weights(emission, keys, values, mask, causal, bias)[0]
-        slots = None if mask is None else rearrange(per_head(mask), "batch asker slot -> batch 1 asker slot")
         if bias is not None:
-            return self.output(_read_biased(emission, keys, values, slots, bias))
+            assert mask is None and not causal
+            return self.output(_read_biased(emission, keys, values, bias))
+        slots = None if mask is None else rearrange(per_head(mask), "batch asker slot -> batch 1 asker slot")
         with _fastest(emission):
             reads = F.scaled_dot_product_attention(emission, keys, values, attn_mask=slots, is_causal=causal)
         return self.output(rearrange(reads, "batch head asker val -> batch asker (head val)"))
@@ -132,7 +134,7 @@ class MultiHeadRead(nn.Module):
         bias: Float[Tensor, "batch head asker slot"] | None = None,
     ) -> tuple[Float[Tensor, "batch asker model"], Float[Tensor, "batch head asker slot"]]:
         """The same by way of the addressing, and each head's weights."""
-        assert not (causal and mask is not None)
+        assert (causal, mask is not None, bias is not None).count(True) <= 1
         if bias is not None:
             emission = torch.cat([emission, bias], -1)
         emission, keys, values = (rearrange(x, "batch head ... -> (batch head) ...") for x in (emission, keys, values))
@@ -165,12 +167,9 @@ def _read_biased(
     emission: Float[Tensor, "batch head asker key"],
     keys: Float[Tensor, "batch head slot key"],
     values: Float[Tensor, "batch head slot val"],
-    mask: Bool[Tensor, "batch 1 asker slot"] | None,
     bias: Float[Tensor, "batch head asker slot"],
 ) -> Float[Tensor, "batch asker head_val"]:
     """PyTorch's fused kernels for the CPU give a bias no gradient, and its plain one looks for askers without slots."""
-    if mask is not None:
-        bias = bias.masked_fill(~mask, -torch.inf)
     size = emission.shape[1], emission.shape[3]
     emission, keys, values, bias = (
         rearrange(x, "batch head ... -> (batch head) ...") for x in (emission, keys, values, bias)

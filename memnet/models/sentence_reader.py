@@ -4,10 +4,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from memnet.checks import check_positive, check_story
-from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_encoding import MASK_STD, LearnedMask, SentenceEncoding, encode
 from memnet.models.story_reader import check_reading_network
 from memnet.story_sharing import without_gaps
 
@@ -83,4 +82,4 @@ class SentenceReader(nn.Module):
         return outputs[items, lengths - 1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
-        return self.encoding_norm(encoding(F.embedding(ids, with_null(self.words)), ids != NULL))
+        return self.encoding_norm(encode(encoding, self.words, ids))

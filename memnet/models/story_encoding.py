@@ -125,6 +125,19 @@ def with_null(matrix: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows+1 emb"]:
     return F.pad(matrix, (0, 0, 1, 0))
 
 
+def encode(
+    encoding: SentenceEncoding, words: Float[Tensor, "rows emb"], ids: Int64[Tensor, "*batch word"]
+) -> Float[Tensor, "*batch emb"]:
+    """The vectors of sentences.
+
+    Args:
+        encoding: makes one vector of a sentence's words.
+        words: the words' vectors, but for the null word, which has none.
+        ids: the words of each sentence, padded with 0.
+    """
+    return encoding(F.embedding(ids, with_null(words)), ids != NULL)
+
+
 def ages(present: Bool[Tensor, "batch sentence"]) -> Int64[Tensor, "batch sentence"]:
     """The reversed index of each sentence (sec. 4.1): 1 for the last one that was said; 0 where there is none.
 

@@ -10,7 +10,7 @@ from memnet.checks import check_answers, check_fraction, check_positive, check_s
 from memnet.kernels.ntm_cell import is_plain_call
 from memnet.models.multihead import BiasedContentAddressing, MultiHeadRead
 from memnet.models.rotary import rotary_encoding
-from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, with_null
+from memnet.models.story_encoding import MASK_STD, NULL, LearnedMask, SentenceEncoding, encode
 from memnet.models.story_packing import Slots, pack
 from memnet.models.transformer import EncoderLayer, FeedForward
 from memnet.models.word_match import WordMatch
@@ -166,4 +166,4 @@ class StoryTransformer(nn.Module):
         return self._encode(self.question_encoding, ids) + self.kinds[1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch model"]:
-        return encoding(F.embedding(ids, with_null(self.words)), ids != NULL)
+        return encode(encoding, self.words, ids)

@@ -106,7 +106,7 @@ class EncoderLayer(nn.Module):
             x: the positions.
             mask: which of them exist, or, for each its own, which it may look at; None for all.
             rotation: where each of them stands, from ``rotary_encoding``; None if ``x`` says that.
-            bias: added to the scores of attention (see ``MultiHeadRead``).
+            bias: added to the scores of attention, not together with a mask (see ``MultiHeadRead``).
         """
         emission, keys, values = self.attention.ask_and_fill(self.attention_norm(x))
         if rotation is not None:

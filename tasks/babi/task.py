@@ -143,8 +143,9 @@ class Babi(Task):
         if self.download and self.folder is not None:
             try:
                 for task in self.tasks:
-                    for split in ("test",) if task in self.generated else ("train", "test"):
-                        find_file(self.folder, task, self.size, split)
+                    for split in ("train", "test"):
+                        if not self._generates(task, split):
+                            find_file(self.folder, task, self.size, split)
             except ValueError:
                 download_archive(self.folder)
 
@@ -180,8 +181,12 @@ class Babi(Task):
         encoded = self._tests[task]
         return encoded, np.arange(self._limit(encoded, self.num_test, "num_test", task))
 
+    def _generates(self, task: int, split: str) -> bool:
+        """Whether these questions are generated although there is a folder."""
+        return split == "train" and task in self.generated
+
     def _read(self, task: int, split: str) -> Encoded:
-        if self.folder is not None and not (split == "train" and task in self.generated):
+        if self.folder is not None and not self._generates(task, split):
             self.prepare_data()
             return genuine(self.folder, task, self.size, split)
         if split == "test":
