@@ -14,7 +14,16 @@ from memnet.access import ReadAccess
 from memnet.addressing import ContentAddressing
 from memnet.checks import check_answers, check_greater_than_zero, check_positive, check_story
 from memnet.functional import SlotMask, masked_softmax, per_head
-from memnet.models.story_encoding import NULL, PositionEncoding, SentenceEncoding, add_empty, ages, num_empty, with_null
+from memnet.models.story_encoding import (
+    NULL,
+    PositionEncoding,
+    SentenceEncoding,
+    add_empty,
+    ages,
+    encode,
+    num_empty,
+    with_null,
+)
 from memnet.normalizers import Normalizer, Softmax
 from memnet.scores import DotScore
 
@@ -267,7 +276,7 @@ class MemN2N(nn.Module):
     def _encode(
         self, matrix: Float[Tensor, "words emb"], ids: Int64[Tensor, "*batch word"]
     ) -> Float[Tensor, "*batch emb"]:
-        return self.sentence_encoding(F.embedding(ids, with_null(matrix)), ids != NULL)
+        return encode(self.sentence_encoding, matrix, ids)
 
     def _fill(
         self,
