@@ -28,15 +28,17 @@ class SharedStories(NamedTuple):
     counts: Int64[Tensor, " batch"]
 
 
-def share(story: Int64[Tensor, "batch sentence word"]) -> SharedStories:
-    """The stories of a batch, each once: one that is the beginning of another one is left out.
+def share(story: Int64[Tensor, "batch sentence word"], beginnings: bool = True) -> SharedStories:
+    """The stories of a batch, each once.
 
     Args:
         story: the words of each sentence of each question's story, words and sentences padded with 0.
+        beginnings: whether a story that is the beginning of another one is left out, too, and not only a story that is
+            another one.
     """
     story, present = without_gaps(story)
     counts = present.sum(1)
-    whole = longest_with_this_beginning(story, present, counts)
+    whole = longest_with_this_beginning(story, present, counts, beginnings)
     own, row = torch.unique(whole, return_inverse=True)
     sizes = torch.bincount(row, minlength=len(own))
     order = row.argsort(stable=True)
@@ -65,6 +67,7 @@ def longest_with_this_beginning(
     story: Int64[Tensor, "batch sentence word"],
     present: Bool[Tensor, "batch sentence"],
     counts: Int64[Tensor, " batch"],
+    beginnings: bool = True,
 ) -> Int64[Tensor, " batch"]:
     """For each story the longest one that begins with it, the first of equals.
 
@@ -74,6 +77,7 @@ def longest_with_this_beginning(
         story: stories without empty sentences before others.
         present: which sentences there are.
         counts: how many.
+        beginnings: False for the first story that is the same one.
     """
     generator = torch.Generator().manual_seed(1)
     weights = torch.randint(-(2**62), 2**62, story.shape[1:], generator=generator).to(story.device)
@@ -81,7 +85,8 @@ def longest_with_this_beginning(
     sums = F.pad((story * weights).sum(2).cumsum(1), (1, 0))
     own = sums.gather(1, rearrange(counts, "batch -> batch 1"))
     longer = rearrange(counts, "longer -> longer 1")
-    begins = (sums[:, counts] == rearrange(own, "batch 1 -> 1 batch")) & (longer >= counts)
+    begins = sums[:, counts] == rearrange(own, "batch 1 -> 1 batch")
+    begins &= longer >= counts if beginnings else longer == counts
     whole = torch.where(begins, longer, -1).argmax(0)
     same = ((story == story[whole]).all(2) | ~present).all(1)
     return torch.where(same, whole, torch.arange(len(story), device=story.device))

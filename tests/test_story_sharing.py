@@ -33,6 +33,14 @@ def test_questions_about_one_story_come_together():
     assert (shared.row.tolist(), shared.place.tolist()) == ([1, 0, 1, 0], [0, 0, 1, 1])
 
 
+def test_where_beginnings_do_not_count_only_equal_stories_come_together():
+    story = torch.tensor([[A, NONE, NONE], [A, B, NONE], [NONE, A, B], [A, NONE, NONE], [NONE] * 3])
+    shared = share(story, beginnings=False)
+    assert shared.stories.tolist() == [[A, NONE], [A, B], [NONE, NONE]]
+    assert (shared.row.tolist(), shared.place.tolist()) == ([0, 1, 1, 0, 2], [0, 0, 1, 1, 0])
+    assert shared.counts.tolist() == [1, 2, 2, 1, 0]
+
+
 def test_equal_checksums_alone_do_not_make_stories_equal(monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda low, high, size, generator: torch.ones(size, dtype=torch.int64))
     shared = share(torch.tensor([[[1, 2]], [[2, 1]]]))

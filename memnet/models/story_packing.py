@@ -9,9 +9,9 @@ from torch import Tensor
 
 from memnet.story_sharing import NULL, SharedStories
 
-ROW = 128
+ROW = 64
 """Slots of a row, unless a story needs more. Attention costs more the longer a row, and short rows leave more padding:
-of 64 to 512 this is the fastest on a CPU for single tasks as well as for all at once."""
+of 32 to 128 this is the fastest on a CPU for all tasks at once, by a tenth and more."""
 
 
 class Slots(NamedTuple):
@@ -28,12 +28,17 @@ class Slots(NamedTuple):
     said_before: Int64[Tensor, "row slot"]
     is_sentence: Bool[Tensor, "row slot"]
 
-    def visible(self) -> Bool[Tensor, "row asker slot"]:
-        """What each may look at: its story's sentences said before it, and itself, so that there is something."""
+    def visible(self, bidirectional: bool = False) -> Bool[Tensor, "row asker slot"]:
+        """What each may look at: its story's sentences said before it, and itself, so that there is something.
+
+        Args:
+            bidirectional: also at its story's sentences that were said after it. No other question must be asked then
+                in the course of a story.
+        """
         same, earlier = (rearrange(x, "row slot -> row 1 slot") for x in (self.story, self.said_before))
-        seen = (same == rearrange(self.story, "row asker -> row asker 1")) & (
-            earlier < rearrange(self.said_before, "row asker -> row asker 1")
-        )
+        seen = same == rearrange(self.story, "row asker -> row asker 1")
+        if not bidirectional:
+            seen = seen & (earlier < rearrange(self.said_before, "row asker -> row asker 1"))
         itself = torch.eye(self.story.shape[1], dtype=torch.bool, device=seen.device)
         return seen & rearrange(self.is_sentence, "row slot -> row 1 slot") | itself
 

@@ -32,9 +32,10 @@ class StoryTransformer(nn.Module):
     the sentences said before it and itself, and takes in what it reads; all steps have the same weights. The question's
     vector after the last step gives the answer.
 
-    Unlike in the paper's encoder a sentence does not see later ones, so it does not know which question will come: of
-    the questions of a batch that are asked in the course of one story, each with the sentences so far, the story is
-    read once for all; this changes no number but those that dropout draws.
+    Unless it is ``bidirectional``, as the paper's encoder is, a sentence does not see later ones. It does not know then
+    which question will come: of the questions of a batch that are asked in the course of one story, each with the
+    sentences so far, the story is read once for all. Where a sentence sees later ones, that holds of the questions that
+    are asked after the same sentences. This changes no number but those that dropout draws.
 
     The words of a sentence are weighted by learned masks of their positions and summed, as in the recurrent entity
     network (Henaff et al. 2017). Attention knows how many sentences were said between two (rotary encoding, Su et al.
@@ -60,6 +61,7 @@ class StoryTransformer(nn.Module):
         feed_forward_size: units between the two linear maps of a position; 2 ``model_size`` if unset.
         dropout: of the sentences' vectors and of what is added to them in each step, in [0, 1).
         num_words: how many words the longest sentence or question has.
+        bidirectional: whether a sentence asks those said after it, too.
 
     Raises:
         ValueError: a size is not positive, there are more answers than words, ``num_heads`` does not divide
@@ -76,6 +78,7 @@ class StoryTransformer(nn.Module):
         feed_forward_size: int | None = None,
         dropout: float = 0.1,
         num_words: int = 16,
+        bidirectional: bool = False,
     ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
@@ -91,6 +94,7 @@ class StoryTransformer(nn.Module):
         check_positive("feed_forward_size", feed_forward_size)
         check_fraction("dropout", dropout)
         check_positive("num_words", num_words)
+        self.bidirectional = bidirectional
 
         # The null word has no row: its zeros are no parameter, so nothing can change them.
         self.words = nn.Parameter(model_size**-0.5 * torch.randn(vocab_size - 1, model_size))
@@ -122,7 +126,7 @@ class StoryTransformer(nn.Module):
         """
         check_story(story, question, self.vocab_size)
         if is_plain_call() and not has_hooks(self):
-            packed = pack(share(story))
+            packed = pack(share(story, beginnings=not self.bidirectional))
             slots, sentences = packed.slots, packed.sentences
             x = self.words.new_zeros(*slots.story.shape, self.model_size)
             x = x.index_put(packed.sentence_at, self._sentences(sentences)).index_put(
@@ -153,7 +157,7 @@ class StoryTransformer(nn.Module):
         precise = torch.promote_types(x.dtype, torch.float32)
         rotation = rotary_encoding(slots.said_before, width, BASE, precise)
         x = self.dropout(self.encoding_norm(x))
-        unseen = rearrange(~slots.visible(), "row asker slot -> row 1 asker slot")
+        unseen = rearrange(~slots.visible(self.bidirectional), "row asker slot -> row 1 asker slot")
         bias = self.word_match(ids).masked_fill(unseen, -torch.inf)
         for step in self.steps:
             x = self.layer(x + step, None, rotation, bias)

@@ -11,13 +11,12 @@ import numpy as np
 from jaxtyping import Int64
 from torch import Tensor, from_numpy
 
-from ..epochs import random_words
-from ..sampling import uniform_of
 from .encode import Encoded, StoryBatch
+from .tellings import Tellings
 from .vocabulary import IDS, VOCAB_SIZE, VOCABULARY
 
 EXCHANGE = 1
-"""The field of an epoch's random numbers that these are; the first one puts stories in order."""
+"""The field of a telling's random numbers that these are; the first one puts stories in order."""
 
 Kind = tuple[tuple[str, ...], ...]
 """Things that may take one another's place, each with all the words that are about it."""
@@ -111,34 +110,34 @@ def num_draws(task: int) -> int:
 
 
 class Exchange:
-    """Tells each story anew in every epoch, all its questions in the same words.
+    """Tells each story in other words each time, all its questions in the same ones.
 
     Args:
         encoded: the set, of one or several tasks.
         key: the stream of random numbers.
+        kept: see ``Tellings``.
     """
 
-    def __init__(self, encoded: Encoded, key: np.ndarray) -> None:
-        self._key = key
-        self._stories, self._story_of = np.unique(encoded.starts, return_inverse=True)
+    def __init__(self, encoded: Encoded, key: np.ndarray, kept: int = 2) -> None:
+        stories, self._story_of = np.unique(encoded.starts, return_inverse=True)
         self._width = max(map(num_draws, set(encoded.tasks.tolist())))
-        self._epochs: dict[int, np.ndarray] = {}
+        self._draws = Tellings(key, EXCHANGE, len(stories) * self._width, kept)
 
     def __call__(
-        self, batch: StoryBatch, items: Int64[np.ndarray, " item"], epochs: Int64[np.ndarray, " item"]
+        self, batch: StoryBatch, items: Int64[np.ndarray, " item"], tellings: Int64[np.ndarray, " item"]
     ) -> StoryBatch:
         """The questions in other words.
 
         Args:
             batch: the questions.
             items: their numbers in the set.
-            epochs: the epoch that each of them is told in.
+            tellings: which telling each of them gets.
         """
         tasks, table = batch.task.numpy(), np.tile(np.arange(VOCAB_SIZE), (len(items), 1))
         uniform = np.empty((len(items), self._width))
-        for epoch in np.unique(epochs).tolist():
-            told = epochs == epoch
-            uniform[told] = self._draws(epoch)[self._story_of[items[told]]]
+        for telling in np.unique(tellings).tolist():
+            told = tellings == telling
+            uniform[told] = self._draws(telling).reshape(-1, self._width)[self._story_of[items[told]]]
         for task in np.unique(tasks).tolist():
             table[tasks == task] = exchanged(task, uniform[tasks == task, : num_draws(task)])
 
@@ -149,11 +148,3 @@ class Exchange:
         return batch._replace(
             story=renamed(batch.story), question=renamed(batch.question), answer=renamed(batch.answer)
         )
-
-    def _draws(self, epoch: int) -> np.ndarray:
-        if epoch not in self._epochs:
-            while len(self._epochs) > 1:
-                self._epochs.pop(min(self._epochs))
-            words = random_words(self._key, epoch, EXCHANGE, len(self._stories) * self._width)
-            self._epochs[epoch] = uniform_of(words).reshape(-1, self._width)
-        return self._epochs[epoch]

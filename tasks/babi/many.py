@@ -15,7 +15,7 @@ from memnet.checks import check_positive
 from memnet.ensemble import Ensemble
 
 from ..base import Evaluation, Task
-from ..epochs import InOrder, ItemBatches, Schedule
+from ..epochs import InOrder, ItemBatches, Schedule, Shuffled
 from ..sampling import TRAIN
 from .encode import Encoded, StoryBatch
 from .report import mean_and_failed, other_rows, published_errors, published_rows
@@ -46,8 +46,8 @@ class BabiEnsemble(Task):
         joint: whether one model learns all tasks of ``babi``, and not each task has one of its own.
 
     Raises:
-        ValueError: ``restarts`` is not positive, or ``babi`` exchanges names; in training, the tasks' validation sets
-            differ in size.
+        ValueError: ``restarts`` is not positive, or ``babi`` tells stories anew or several times in an epoch; in
+            training, the tasks' validation sets differ in size.
     """
 
     monitor = Babi.monitor
@@ -55,8 +55,12 @@ class BabiEnsemble(Task):
 
     def __init__(self, babi: Babi, restarts: int = 10, joint: bool = False) -> None:
         self.restarts = check_positive("restarts", restarts)
-        if babi.exchange:
-            raise ValueError("exchange is True, but an ensemble's stories are told as they are: set it to False.")
+        for name in ("exchange", "reorder", "repeats"):
+            if getattr(babi, name):
+                raise ValueError(
+                    f"{name} is {getattr(babi, name)}, but an ensemble's stories are told once in an epoch, and as "
+                    "they are: leave it out."
+                )
         super().__init__()
         self.babi = babi
         self.joint = joint
@@ -209,12 +213,15 @@ class BabiEnsemble(Task):
         encoded, groups, _ = self.train_set()
         tasks = (0,) if self.joint else self.babi.tasks
         orders: list[tuple[np.ndarray, Schedule]] = [
-            (items, self.babi.training_order(encoded, items, _key(self.babi.seed, restart, task)))
+            (items, self._order(encoded, items, _key(self.babi.seed, restart, task)))
             for items, task in zip(groups, tasks, strict=True)
             for restart in range(self.restarts)
         ]
         numbers = itertools.count(self.batches_consumed)
         return _MemberBatches(encoded, orders, numbers, self.babi.num_sentences, *self.ranks())
+
+    def _order(self, encoded: Encoded, items: np.ndarray, key: np.ndarray) -> Shuffled:
+        return Shuffled(len(items), self.babi.batch_size, key, encoded.starts[items] if self.babi.by_story else None)
 
     def val_dataloader(self) -> "_MemberBatches":
         """The questions held out of each member's training, in their order."""

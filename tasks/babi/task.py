@@ -18,18 +18,18 @@ from memnet.checks import check_positive, check_seed
 from memnet.recording import record
 
 from ..base import Evaluation, Task
-from ..epochs import InOrder, ItemBatches, Numbered, Shuffled
+from ..epochs import InOrder, ItemBatches
 from ..sampling import TRAIN, stream_key
 from . import show
 from .download import download_archive
 from .encode import Encoded, StoryBatch, encode_stories, join
-from .exchange import Exchange
 from .names import NUM_TASKS, check_task, test_name
 from .reader import find_file
 from .report import mean_and_failed, other_rows, published_errors, published_rows
 from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, genuine
 from .sets import generated as generated_questions
 from .show import StoryAnswers
+from .stream import TrainingStream
 from .typed import story_of
 from .vocabulary import NUM_ANSWERS, UNKNOWN, VOCAB_SIZE
 
@@ -79,6 +79,10 @@ class Babi(Task):
             their test questions are the folder's.
         exchange: whether each training story is told in every epoch of other people, places and things, for whom all
             that was said stays true (see ``tasks.babi.exchange``). No published figure but one has been reached so.
+        reorder: whether training stories whose facts hold all at once are told in every epoch in another order of
+            their sentences (see ``tasks.babi.reorder``).
+        repeats: how often each training question of a task comes in an epoch, by the task's number, as ``{17: 4}``;
+            once where a task is not named. With ``exchange`` and ``reorder`` the story is told anew each time.
 
     Raises:
         ValueError: a number is out of its range, or download is said without a folder; and, when the data are read, a
@@ -104,6 +108,8 @@ class Babi(Task):
         by_story: bool = False,
         generated: list[int] | None = None,
         exchange: bool = False,
+        reorder: bool = False,
+        repeats: dict[int, int] | None = None,
     ) -> None:
         chosen = _task_numbers(tasks)
         if size not in TRAIN_QUESTIONS:
@@ -120,6 +126,10 @@ class Babi(Task):
         for task in generated or []:
             if task not in chosen:
                 raise ValueError(f"generated is {generated}, but task {task} is none of the tasks, {list(chosen)}.")
+        for task, times in (repeats or {}).items():
+            if task not in chosen:
+                raise ValueError(f"repeats is {repeats}, but task {task} is none of the tasks, {list(chosen)}.")
+            check_positive(f"repeats of task {task}", times)
         super().__init__()
         self.tasks = chosen
         self.size = size
@@ -135,6 +145,8 @@ class Babi(Task):
         self.by_story = by_story
         self.generated = tuple(generated or ())
         self.exchange = exchange
+        self.reorder = reorder
+        self.repeats = dict(repeats or {})
         self._train: tuple[Encoded, np.ndarray, np.ndarray] | None = None
         self._tests: dict[int, Encoded] = {}
 
@@ -212,8 +224,8 @@ class Babi(Task):
 
     @property
     def epoch_size(self) -> int:  # type: ignore[override]
-        """How many training questions an epoch has."""
-        return len(self.train_set()[1])
+        """How many training questions an epoch has, each as often as it comes."""
+        return self._stream().size
 
     @property
     def test_names(self) -> list[str]:
@@ -297,30 +309,17 @@ class Babi(Task):
     def notes(self) -> list[str]:
         return other_rows(self.size, self.tasks, len(self.tasks) > 1)
 
-    def training_order(self, encoded: Encoded, items: np.ndarray, key: np.ndarray) -> Shuffled:
-        """Which of some training questions each batch holds.
-
-        Args:
-            encoded: all questions.
-            items: those for training.
-            key: the stream of random numbers.
-        """
-        return Shuffled(len(items), self.batch_size, key, encoded.starts[items] if self.by_story else None)
-
     def train_dataloader(self) -> ItemBatches[StoryBatch]:
         """The endless training stream, from batch ``batches_consumed`` on."""
+        stream = self._stream()
+        order = stream.order(self.batch_size, self.by_story)
+        rank, num_ranks = self.ranks()
+        return ItemBatches(stream.batch, order, self.batches_consumed, rank=rank, num_ranks=num_ranks)
+
+    def _stream(self) -> TrainingStream:
         encoded, items, _ = self.train_set()
         key = stream_key(TRAIN, self.seed)
-        order = self.training_order(encoded, items, key)
-        exchange = Exchange(encoded, key) if self.exchange else None
-
-        def collate(numbers: np.ndarray) -> StoryBatch:
-            epochs, places = np.divmod(numbers, len(items))
-            batch = encoded.batch(items[places], self.num_sentences)
-            return batch if exchange is None else exchange(batch, items[places], epochs)
-
-        rank, num_ranks = self.ranks()
-        return ItemBatches(collate, Numbered(order), self.batches_consumed, rank=rank, num_ranks=num_ranks)
+        return TrainingStream(encoded, items, self.repeats, key, self.num_sentences, self.exchange, self.reorder)
 
     def val_dataloader(self) -> ItemBatches[StoryBatch]:
         """The questions held out of training, in their order."""

@@ -29,11 +29,15 @@ def make(**settings):
     return model
 
 
+either = pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "bidirectional"])
+
+
+@either
 @pytest.mark.parametrize("length", range(len(STORY) + 1))
-def test_the_network_is_its_equations(length):
-    model, story = make(), STORY[:length]
+def test_the_network_is_its_equations(length, bidirectional):
+    model, story = make(bidirectional=bidirectional), STORY[:length]
     p = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-    right, looks = reference.run(p, story, QUESTION, HEADS)
+    right, looks = reference.run(p, story, QUESTION, HEADS, bidirectional)
     batch = padded([story], sentences=max(length, 1), words=4)
     np.testing.assert_allclose(model(batch, asked(1))[0].detach(), right, rtol=1e-9)
     with record(model) as trace:
@@ -53,10 +57,11 @@ def both(model, calls):
     return [logits, *torch.autograd.grad((logits * weights).sum(), [*model.parameters()])]
 
 
+@either
 @pytest.mark.parametrize("stories", [*STORIES.values(), *GAPS.values()], ids=[*STORIES, *GAPS])
-def test_together_questions_get_what_they_get_alone(stories):
+def test_together_questions_get_what_they_get_alone(stories, bidirectional):
     """Logits and gradients; and, recorded, when each story is read for each question."""
-    model = make()
+    model = make(bidirectional=bidirectional)
     story = padded(stories, sentences=5, words=4)
     question = torch.randint(1, VOCABULARY, (len(stories), 3))
     together = both(model, [(story, question)])
@@ -69,22 +74,29 @@ def test_together_questions_get_what_they_get_alone(stories):
         torch.testing.assert_close(x, z, rtol=1e-9, atol=1e-11)
 
 
-def test_a_story_is_read_once(monkeypatch):
-    """Five questions about two stories, three of them about the longer one, in one row without padding."""
+@either
+def test_a_story_is_read_once(monkeypatch, bidirectional):
+    """Five questions about two stories, three of them about the longer one, in one row without padding.
+
+    Where sentences see later ones a story that goes on is another story.
+    """
     shapes = []
 
-    def spy(packed_slots, original=story_packing.Slots.visible):
+    def spy(packed_slots, *how, original=story_packing.Slots.visible):
         shapes.append(tuple(packed_slots.story.shape))
-        return original(packed_slots)
+        return original(packed_slots, *how)
 
     monkeypatch.setattr(story_packing.Slots, "visible", spy)
-    make()(padded([STORY[:2], STORY, STORY[:1], [STORY[1]], [STORY[1]]], sentences=9), asked(5))
-    assert shapes == [(1, (4 + 3) + (1 + 2))]
+    stories = [STORY[:2], STORY, STORY[:1], [STORY[1]], [STORY[1]]]
+    make(bidirectional=bidirectional)(padded(stories, sentences=9), asked(5))
+    assert shapes == [(1, (4 + 1) + (2 + 1) + (1 + 1) + (1 + 2) if bidirectional else (4 + 3) + (1 + 2))]
 
 
+@either
 @pytest.mark.parametrize("row", [1, 5, 9])
-def test_it_does_not_matter_how_stories_are_packed(monkeypatch, row):
-    model, stories = make(), [story for stories in STORIES.values() for story in stories]
+def test_it_does_not_matter_how_stories_are_packed(monkeypatch, row, bidirectional):
+    stories = [story for stories in STORIES.values() for story in stories]
+    model = make(bidirectional=bidirectional)
     call = padded(stories, 4, 4), torch.randint(1, VOCABULARY, (len(stories), 3))
     one_row = both(model, [call])
     monkeypatch.setattr(story_transformer, "pack", partial(story_packing.pack, row=row))
@@ -122,11 +134,22 @@ def test_later_sentences_change_no_earlier_answer():
     assert not trace[WEIGHTS][:, :, future].any()  # exactly
 
 
-def test_missing_sentences_have_weights_of_exactly_zero():
-    model = make()
+def test_a_bidirectional_network_asks_all_sentences_and_no_sentence_asks_the_question():
+    model = make(bidirectional=True)
+    with record(model) as trace:
+        model(padded([STORY]), asked(1))
+    assert trace[WEIGHTS][:, :, :, :4].all() and trace[WEIGHTS][:, :, 4, 4].all()
+    assert not trace[WEIGHTS][:, :, :4, 4].any()  # exactly
+
+
+@either
+def test_missing_sentences_have_weights_of_exactly_zero(bidirectional):
+    model = make(bidirectional=bidirectional)
     with record(model) as trace:
         model(padded([[STORY[0], [], STORY[1], []]]), asked(1))
     weights = trace[WEIGHTS]
+    if bidirectional:
+        assert weights[:, :, 0, 2].all() and not weights[:, :, 0, [1, 3, 4]].any()
     assert not weights[:, :, 2:, 1].any() and not weights[:, :, 4:, 3].any() and weights[:, :, 4, [0, 2, 4]].all()
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 

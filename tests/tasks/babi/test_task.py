@@ -155,7 +155,9 @@ def test_the_order_depends_on_the_seed_and_nothing_else(small):
 def test_questions_of_a_story_can_follow_one_another(small):
     encoded, items, _ = small.train_set()
     by_story = Babi(**SMALL, by_story=True)
-    order = by_story.training_order(encoded, items, np.array([1, 2], np.uint64)).order(0)
+    epoch = by_story.train_dataloader()._schedule.items(0)
+    assert len(epoch) == SMALL["batch_size"]
+    order = np.concatenate([by_story.train_dataloader()._schedule.items(batch) for batch in range(14)])[: len(items)]
     stories = encoded.starts[items][order]
     assert len(list(itertools.groupby(stories))) == len(set(stories.tolist())) > 5
     assert stories.tolist() != sorted(stories.tolist())
