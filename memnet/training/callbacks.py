@@ -86,11 +86,19 @@ class Checkpoints(Checkpoint):
             raise NonFiniteError(f"{monitor} became {value} at step {trainer.global_step}.")
         if value <= self.best_value and self._save_best(trainer, pl_module):
             self.best_value, self.best_sequences = value, pl_module.sequences
+        self.save_last(trainer, pl_module)
+
+    def save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes ``last.ckpt``.
+
+        Raises:
+            NonFiniteError: a parameter is spoilt; the file stays what it was.
+        """
         self._save(trainer, pl_module, self.run.last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last checkpoint, and the best one if there was no validation to choose it."""
-        self._save(trainer, pl_module, self.run.last)
+        self.save_last(trainer, pl_module)
         if not trainer.strategy.broadcast(self.run.best.exists()):
             self._save_best(trainer, pl_module)
 
@@ -103,7 +111,7 @@ class Checkpoints(Checkpoint):
         # With several processes all must save together, and only a signal reaches them all.
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         if trainer.state.fn == "fit" and trainer.global_step > 0 and together and not spoilt:
-            self._save(trainer, pl_module, self.run.last)
+            self.save_last(trainer, pl_module)
 
     def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         # The weights that were validated. Lightning asks callbacks about whole checkpoints only.

@@ -179,7 +179,7 @@ def ways_of(work: FitWork, device: torch.device, folder: Path) -> list[Way]:
             if rest:
                 callbacks = [ResumeExactly(), StopWhenSolved(None), CleanInterrupt(), Checkpoints(made), *callbacks]
             loggers: list[Logger] = [MetricsFile(made)] if log else []
-            _fit(network, batches, steps, device, made.path, callbacks, loggers)
+            train_by_lightning(network, batches, steps, device, made.path, callbacks, loggers)
 
         return train
 
@@ -223,16 +223,28 @@ def _loss(network: nn.Module, batch: Any) -> Tensor:
     return torch.where(batch.mask, nats.sum(2), 0.0).sum(1).mean()
 
 
-def _fit(
+def train_by_lightning(
     network: nn.Module,
     batches: Iterable[Any],
     steps: int,
     device: torch.device,
     folder: Path,
     callbacks: list[Any],
-    loggers: list[Any],
+    loggers: Sequence[Any] = (),
+    clip: float | None = CLIP,
 ) -> None:
-    """The same with the trainer that ``memnet fit`` uses."""
+    """Trains with the trainer that ``memnet fit`` uses.
+
+    Args:
+        network: what is trained, on the copy task.
+        batches: its batches.
+        steps: how many.
+        device: where.
+        folder: of the run.
+        callbacks: what happens around it.
+        loggers: what is written.
+        clip: the largest norm of the gradients; None for any.
+    """
     import pytorch_lightning as pl
 
     from memnet.training.cli import Unprofiled
@@ -251,9 +263,9 @@ def _fit(
         devices=1,
         max_steps=steps,
         callbacks=callbacks,
-        logger=loggers,
+        logger=list(loggers),
         log_every_n_steps=LOG_EVERY if loggers else 0,
-        gradient_clip_val=CLIP,
+        gradient_clip_val=clip,
         enable_progress_bar=any(isinstance(each, Progress) for each in callbacks),
         enable_checkpointing=bool(callbacks),
         enable_model_summary=False,
