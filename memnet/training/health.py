@@ -25,6 +25,8 @@ from memnet.training.writing import write_whole
 
 # The largest loss of so many first steps is that of a network that knows nothing yet.
 _FIRST_STEPS = 100
+# So many numbers are copied in less time than a call for each of some ten tensors takes.
+_FEW = 2**17
 _PREFIX = "network."
 _SPOILT = "the training batch holds NaN or infinite values"
 
@@ -50,6 +52,17 @@ def wide_norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(each, dtype=torch.float64) for each in tensors])
     )
+
+
+def quick_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of all numbers in all tensors, with the fewest calls where there are not many of them on a CPU.
+
+    Args:
+        tensors: any number.
+    """
+    if sum(each.numel() for each in tensors) <= _FEW and all(each.is_cpu for each in tensors):
+        return torch.linalg.vector_norm(torch.cat([each.flatten() for each in tensors] or [torch.zeros(1)]))
+    return get_total_norm(tensors)
 
 
 class NumericalHealth(Callback):
@@ -169,7 +182,7 @@ class NumericalHealth(Callback):
         # Clipping makes any finite gradient harmless, if only its norm can be told. Float64 costs next to nothing on a
         # GPU, where to look first would cost more; on a CPU it is the other way round, and others may not have it.
         if not (self._clips and gradients):
-            return get_total_norm(gradients)
+            return quick_norm(gradients)
         if self._every > 1 and gradients[0].is_cuda:
             return wide_norm(gradients)
         norm = get_total_norm(gradients)

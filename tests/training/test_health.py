@@ -9,7 +9,7 @@ import torch
 import memnet
 from memnet.training import NumericalHealth
 from memnet.training.cli import MemnetCLI
-from memnet.training.health import wide_norm
+from memnet.training.health import quick_norm, wide_norm
 from memnet.training.runs import read_metrics
 from tests.training.standins import assert_same
 
@@ -120,6 +120,21 @@ def test_the_norm_is_that_of_all_numbers():
     expected = torch.cat([each.flatten() for each in gradients]).double().norm()
     torch.testing.assert_close(wide_norm(gradients), expected)
     torch.testing.assert_close(wide_norm([1e30 * each for each in gradients]) / 1e30, expected)
+
+
+@pytest.mark.parametrize("sizes", [[3], [(2, 5), (), (7,)], [(300, 500), (4,)]], ids=["one", "few", "many"])
+def test_the_quick_norm_is_the_norm(sizes):
+    gradients = [torch.randn(size) for size in sizes]
+    expected = torch.cat([each.flatten() for each in gradients]).double().norm().float()
+    torch.testing.assert_close(quick_norm(gradients), expected)
+    gradients[-1].view(-1)[-1] = torch.nan
+    assert quick_norm(gradients).isnan()
+    gradients[-1].view(-1)[-1] = -torch.inf
+    assert quick_norm(gradients).isinf()
+
+
+def test_without_gradients_the_norm_is_0():
+    assert quick_norm([]) == 0
 
 
 @pytest.mark.parametrize("every", [None, 3])
