@@ -42,12 +42,12 @@ def unroll(
             more. Peak memory is least near the square root of the number of steps. None: keep all. (A kernel keeps a
             few kilobytes for each step and sequence, and takes a third longer with this.)
         compile_steps: where no kernel fits, compile the cell's step with ``torch.compile`` and run the sequence as one
-            node of autograd: the same numbers, several times faster. The first call takes a minute, and so does the
-            first one in another mode (training or not), for each other batch size, or with sequences that end
-            early; lengths make no difference. A step must be free of side effects, as ``Cell``
-            asks. The plain loop is taken while somebody watches the steps (``memnet.record``, hooks, ``torch.func``),
-            under autocast, and after one warning where the step cannot be compiled, as without a C++ compiler or on a
-            PyTorch that does not tell whether a step changes its cell.
+            node of autograd: the same numbers, several times faster; on a GPU the step is replayed as a CUDA graph. The
+            first call takes a minute, and so does the first one in another mode (training or not), for each other batch
+            size, or with sequences that end early; lengths make no difference. A step must be free of side effects, as
+            ``Cell`` asks. The plain loop is taken while somebody watches the steps (``memnet.record``, hooks,
+            ``torch.func``), under autocast, and after one warning where the step cannot be compiled, as without a C++
+            compiler or on a PyTorch that does not tell whether a step changes its cell.
 
     Returns:
         The outputs, and the state after each sequence's last step.

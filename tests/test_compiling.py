@@ -56,7 +56,7 @@ def results(cell, inputs, state=None, compile_steps=True, **options):
     outputs, end = unroll(cell, inputs, state, compile_steps=compile_steps, **options)
     generator = torch.Generator().manual_seed(7)
     found = [outputs, *(x for x in tree_leaves(end) if x is not None)]
-    loss = sum((x * torch.randn(x.shape, generator=generator)).sum() for x in found if x.requires_grad)
+    loss = sum((x * torch.randn(x.shape, generator=generator).to(x.device)).sum() for x in found if x.requires_grad)
     gradients = torch.autograd.grad(loss, [inputs, *cell.parameters()], allow_unused=True)
     return [x.detach() for x in found] + [torch.zeros(()) if g is None else g for g in gradients]
 

@@ -1,6 +1,6 @@
 """The two programs of a compiled step: one forwards and one backwards, without anything of autograd around them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses import FakeTensor, FakeTensorMode
 
-Program = Callable[[list[Any]], Sequence[Any]]
-"""Takes a list, which it empties."""
+from memnet.compiling.graphs import Program, Replayed
 
 _aten = torch.ops.aten
 
@@ -51,7 +50,7 @@ class Backward:
         products: gradients of which the program gives the factors.
     """
 
-    program: Program
+    program: Replayed
     num_arguments: int
     kept: list[tuple[int, int]]
     given: dict[int, int]
@@ -70,7 +69,7 @@ class Programs:
         backward: None where nothing needs gradients.
     """
 
-    forward: Program
+    forward: Replayed
     num_results: int
     backward: Backward | None = field(default=None)
 
@@ -127,10 +126,10 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
     )
 
 
-def _compile(graph: fx.GraphModule, **options: bool) -> Program:
+def _compile(graph: fx.GraphModule, **options: bool) -> Replayed:
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
     results = [node.meta["val"] if isinstance(node, fx.Node) else None for node in _outputs(graph)]
-    return _Tidy(compile_fx_inner(graph, examples, **options), results)  # type: ignore[arg-type]
+    return Replayed(_Tidy(compile_fx_inner(graph, examples, **options), results))  # type: ignore[arg-type]
 
 
 class _Tidy:

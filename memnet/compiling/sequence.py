@@ -88,7 +88,7 @@ def _forward(
             recipe, results = call.captured.first_step(call.cell, x, keep, first, call.layout, parameters)
         part, keeping = _begin_part(recipe, results, 1 + len(steps))
         parts.append(part)
-        program, template = recipe.programs.forward, recipe.arguments
+        program, template, constants = recipe.programs.forward.again, recipe.arguments, recipe.constants
         _advance(recipe, results, state)
         outputs.append(results[recipe.output])
         kept.extend([results[place] for place in keeping])
@@ -100,7 +100,7 @@ def _forward(
                 arguments[recipe.keep] = keep
             for place, number in recipe.state_in:
                 arguments[place] = state[number]
-            results = program(arguments)
+            results = program(arguments, constants)
             _advance(recipe, results, state)
             outputs.append(results[recipe.output])
             kept.extend([results[place] for place in keeping])
@@ -239,6 +239,7 @@ class _Back:
         # What is no parameter's gradient is needed in the step before.
         at_once = [(product, leaf_of[product.argument]) for product in program.products if product.argument in leaf_of]
         at_input = [product for product in program.products if product.argument == recipe.x]
+        constants = {place for place, _ in part.constants}
         d_state = self.d_state
         for step in reversed(range(part.num_steps)):
             arguments = template.copy()
@@ -249,7 +250,7 @@ class _Back:
             for place, number in of_state:
                 d = d_state[number]
                 arguments[place] = self._zero(1 + number) if d is None else d
-            results = program.program(arguments)
+            results = program.program.again(arguments, constants)
             for number, _ in recipe.state_out:
                 d_state[number] = None
                 self._ours.discard(number)
