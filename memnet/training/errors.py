@@ -120,6 +120,10 @@ _CAUSES: list[tuple[str, Callable[[re.Match[str], str, list[str]], str]]] = [
         r"Unexpected config: (.*)",
         lambda found, *_: "the configuration must be a YAML mapping with model, data, trainer.",
     ),
+    (  # what jsonargparse does with the number 1022, which YAML makes of 17:2
+        r"unsupported operand type\(s\) for \+: 'int' and 'str'",
+        lambda found, *_: "a mapping lacks the space after a colon; write '{17: 2}', in quotes, not {17:2}.",
+    ),
     (r"File does not exist: '?([^'\n]+)", lambda found, *_: f"{found[1]} does not exist."),
 ]
 

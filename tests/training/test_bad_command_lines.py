@@ -8,6 +8,7 @@ import torch
 from memnet.training.experiment import Experiment
 
 NETWORK = "model network init_args"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def change(config, keys, value):
@@ -94,6 +95,21 @@ def test_a_wrong_setting(tiny, write, exit_code, capsys, unchecked, keys, value,
 def test_a_wrong_command_line(tiny, write, exit_code, capsys, arguments, code, says):
     config = write(tiny)
     assert exit_code(*(each.replace("{tiny}", config) for each in arguments)) == code
+    assert_one_sentence(capsys.readouterr().err, says)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "says"),
+    [
+        ("{17:2}", ["a mapping lacks the space after a colon", "'{17: 2}'"]),
+        ("{17: 0}", ["repeats of task 17 is 0"]),
+        ("{2: 3}", ["task 2 is none of the tasks", "[17]"]),
+        ("4", ["data.repeats", "4 is not of type dict"]),
+    ],
+)
+def test_a_wrong_mapping(exit_code, capsys, repeats, says):
+    words = ["--data.tasks", "17", "--data.repeats", repeats]
+    assert exit_code("fit", "--config", str(CONFIGS / "best_babi.yaml"), *words) in (1, 2)
     assert_one_sentence(capsys.readouterr().err, says)
 
 
