@@ -19,7 +19,9 @@ EXCHANGE = 1
 """The field of a telling's random numbers that these are; the first one puts stories in order."""
 
 Kind = tuple[tuple[str, ...], ...]
-"""Things that may take one another's place, each with all the words that are about it."""
+"""Things that may take one another's place, each with all the words that are about it.
+
+Two words that follow one another are one thing as ``red+square``: neither is exchanged alone."""
 
 
 def _kind(things: str) -> Kind:
@@ -50,19 +52,42 @@ KINDS: tuple[tuple[Kind, ...], ...] = (
     # Not sheep, of which one word stands for one and for many.
     (_kind("emily gertrude jessica winona"), _kind("cat/cats mouse/mice wolf/wolves")),
     (_kind("bernhard brian greg julius lily"), _kind("frog lion rhino swan"), _kind("gray green white yellow")),
-    # Of colours and shapes only these two go together with the same others.
-    (_kind("blue yellow"), _kind("left right"), _kind("above below")),
-    (_kind("chest container suitcase"),),  # a box may be one of chocolates, which has a size of its own
+    # Not the triangle, which has no colour.
+    (
+        _kind("blue+square pink+rectangle red+sphere red+square yellow+square"),
+        _kind("left right"),
+        _kind("above below"),
+    ),
+    (_kind("box chest container suitcase"),),
     (_PLACES, *_COMPASS),
     (_kind("antoine jason sumit yann"),),  # places and things belong to a motive
 )
 """Of task 1, 2, ... 20, what can be exchanged."""
 
-_LETTERS = dict(zip("nesw", range(VOCAB_SIZE, VOCAB_SIZE + 4), strict=True))
+STAYING = {18: ("box+of",)}
+"""Of some tasks, pairs of words that stay what they are: a box of chocolates has a size of its own."""
+
+
+def _pairs(task: int) -> list[str]:
+    """What a task has of two words."""
+    exchanged = [thing for kind in KINDS[task - 1] for things in kind for thing in things if "+" in thing]
+    return [*exchanged, *STAYING.get(task, ())]
+
+
+# Beside the vocabulary's numbers: those of each word of a pair, and those of single letters, which occur in lists only.
+_OF_PAIRS = {
+    pair: (VOCAB_SIZE + 2 * place, VOCAB_SIZE + 2 * place + 1)
+    for place, pair in enumerate(pair for task in range(1, len(KINDS) + 1) for pair in _pairs(task))
+}
+_MARKED = VOCAB_SIZE + 2 * len(_OF_PAIRS)
+_LETTERS = dict(zip("nesw", range(_MARKED, _MARKED + 4), strict=True))
 _NUMBERS = IDS | _LETTERS
-_SIZE = VOCAB_SIZE + len(_LETTERS)
+_SIZE = _MARKED + len(_LETTERS)
 _LISTS = np.array([number for number, word in enumerate(VOCABULARY) if "," in word])
 _LONGEST = 3
+_PLAIN = np.arange(_SIZE)  # the word that a number stands for
+for _pair, _numbers in _OF_PAIRS.items():
+    _PLAIN[list(_numbers)] = [IDS[word] for word in _pair.split("+")]
 
 
 def _parts(words: Iterable[str]) -> Int64[np.ndarray, "list part"]:
@@ -74,15 +99,35 @@ def _key(parts: Int64[np.ndarray, "*list part"]) -> Int64[np.ndarray, "*list"]:
     return parts @ _SIZE ** np.arange(_LONGEST)
 
 
+def _numbers_of(thing: tuple[str, ...]) -> list[int]:
+    return [number for word in thing for number in (_OF_PAIRS[word] if "+" in word else (_NUMBERS[word],))]
+
+
 _PARTS = _parts(VOCABULARY[number] for number in _LISTS)
 _BY_KEY = np.argsort(_key(_PARTS))
 _KEYS = _key(_PARTS)[_BY_KEY]
+_WITH_PAIRS = {task for task in range(1, len(KINDS) + 1) if _pairs(task)}
 # Of each task, each kind's words as numbers, (thing, word).
-_KINDS = [[np.array([[_NUMBERS[word] for word in thing] for thing in kind]) for kind in kinds] for kinds in KINDS]
+_KINDS = [[np.array([_numbers_of(thing) for thing in kind]) for kind in kinds] for kinds in KINDS]
+
+
+def marked(task: int, words: Int64[np.ndarray, "*batch word"]) -> Int64[np.ndarray, "*batch word"]:
+    """The words of sentences, those that belong together with numbers of their own (see ``exchanged``).
+
+    Args:
+        task: from 1 to 20.
+        words: numbers of the vocabulary.
+    """
+    words = words.copy()
+    for pair in _pairs(task):
+        first, second = (IDS[word] for word in pair.split("+"))
+        both = (words[..., :-1] == first) & (words[..., 1:] == second)
+        words[..., :-1][both], words[..., 1:][both] = _OF_PAIRS[pair]
+    return words
 
 
 def exchanged(task: int, uniform: np.ndarray) -> Int64[np.ndarray, "telling word"]:
-    """For each of some tellings, the number that each word of the vocabulary gets.
+    """For each of some tellings, the number that each word of the vocabulary gets, and after them each that is marked.
 
     Args:
         task: from 1 to 20.
@@ -97,7 +142,7 @@ def exchanged(task: int, uniform: np.ndarray) -> Int64[np.ndarray, "telling word
         own[:, words.reshape(-1)] = words[order].reshape(len(uniform), -1)
         table = np.take_along_axis(own, table, 1)
     table[:, _LISTS] = _LISTS[_BY_KEY[np.searchsorted(_KEYS, _key(table[:, _PARTS]))]]
-    return table[:, :VOCAB_SIZE]
+    return _PLAIN[table[:, :_MARKED]]
 
 
 def num_draws(task: int) -> int:
@@ -133,7 +178,7 @@ class Exchange:
             items: their numbers in the set.
             tellings: which telling each of them gets.
         """
-        tasks, table = batch.task.numpy(), np.tile(np.arange(VOCAB_SIZE), (len(items), 1))
+        tasks, table = batch.task.numpy(), np.tile(np.arange(_MARKED), (len(items), 1))
         uniform = np.empty((len(items), self._width))
         for telling in np.unique(tellings).tolist():
             told = tellings == telling
@@ -142,9 +187,13 @@ class Exchange:
             table[tasks == task] = exchanged(task, uniform[tasks == task, : num_draws(task)])
 
         def renamed(words: Tensor) -> Tensor:
-            flat = words.reshape(len(items), -1).numpy()
+            numbers = words.numpy()
+            for task in _WITH_PAIRS.intersection(tasks.tolist()):
+                numbers = np.where(
+                    (tasks == task).reshape(-1, *[1] * (words.dim() - 1)), marked(task, numbers), numbers
+                )
+            flat = numbers.reshape(len(items), -1)
             return from_numpy(np.take_along_axis(table, flat, 1)).view(words.shape)
 
-        return batch._replace(
-            story=renamed(batch.story), question=renamed(batch.question), answer=renamed(batch.answer)
-        )
+        answer = from_numpy(table[np.arange(len(items)), batch.answer.numpy()])
+        return batch._replace(story=renamed(batch.story), question=renamed(batch.question), answer=answer)

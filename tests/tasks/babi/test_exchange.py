@@ -8,8 +8,9 @@ import pytest
 from tasks import Babi
 from tasks.babi import NUM_ANSWERS, VOCAB_SIZE
 from tasks.babi.encode import encode_stories
-from tasks.babi.exchange import KINDS, Exchange, exchanged, num_draws
+from tasks.babi.exchange import _OF_PAIRS, KINDS, Exchange, _pairs, exchanged, marked, num_draws
 from tasks.babi.generator import generate_questions
+from tasks.babi.reader import find_file, read_stories
 from tasks.babi.solver import solve
 from tasks.babi.vocabulary import IDS, VOCABULARY
 from tests.tasks.babi.test_task import on_rank, questions, take
@@ -18,20 +19,39 @@ TASKS = range(1, 21)
 
 
 def retold(text, words):
-    """A text with its words, and lists of words, in place of others; capitals stay where they were."""
+    """A text with its words, pairs and lists of words in place of others; capitals stay where they were."""
 
     def other(match):
         word = match.group()
         new = words.get(word.lower(), word.lower())
         return new.capitalize() if word[0].isupper() else new
 
-    return re.sub(r"[A-Za-z]+(,[A-Za-z]+)*", other, text)
+    pairs = "|".join([*(word for word in words if " " in word), "[a-z]+(,[a-z]+)*"])
+    return re.sub(rf"\b({pairs})\b", other, text, flags=re.IGNORECASE)
+
+
+def changes(table):
+    """What a telling says for each word and each pair of words."""
+    words = {VOCABULARY[old]: VOCABULARY[new] for old, new in enumerate(table[:VOCAB_SIZE]) if new != old}
+    pairs = {
+        pair.replace("+", " "): " ".join(VOCABULARY[table[number]] for number in numbers)
+        for pair, numbers in _OF_PAIRS.items()
+    }
+    return words, pairs
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_was_said_stays_true(task):
     """The answers to questions in other words are what the words themselves say, and what the batch has."""
-    stories = generate_questions(task, seed=4, count=60)
+    check_that_it_stays_true(task, generate_questions(task, seed=4, count=60))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_genuine_stories_say_stays_true(task, genuine_folder):
+    check_that_it_stays_true(task, read_stories(find_file(genuine_folder, task, "1k", "test"), task)[:40])
+
+
+def check_that_it_stays_true(task, stories):
     encoded = encode_stories(stories, task)
     items = np.arange(encoded.num_questions)
     exchange = Exchange(encoded, np.array([1, 2], np.uint64))
@@ -40,7 +60,9 @@ def test_what_was_said_stays_true(task):
     item = changed = 0
     for story in stories:
         for question in story.questions:
-            words = {VOCABULARY[old]: VOCABULARY[new] for old, new in enumerate(tables[item]) if new != old}
+            words, pairs = changes(tables[item])
+            own = [pair.replace("+", " ") for pair in _pairs(task)]
+            words |= {pair: pairs[pair] for pair in own}
             sentences = [retold(sentence.text, words) for sentence in story.before(question)]
             asked, answer = retold(question.text, words), retold(question.answer, words).lower()
             assert solve(task, sentences, asked).lower() == answer
@@ -48,7 +70,7 @@ def test_what_was_said_stays_true(task):
             plain = [re.findall(r"[a-z]+", sentence.lower()) for sentence in sentences]
             assert told[: len(plain)] == plain
             assert VOCABULARY[batch.answer[item]] == answer and batch.answer[item] < NUM_ANSWERS
-            changed += bool(words)
+            changed += any(old != new for old, new in words.items())
             item += 1
     assert changed > 20
 
@@ -64,11 +86,30 @@ def tables_of(exchange, task, items, epochs):
 @pytest.mark.parametrize("task", TASKS)
 def test_words_change_places_one_for_one(task):
     tables = exchanged(task, np.random.default_rng(1).random((200, num_draws(task))))
-    np.testing.assert_array_equal(np.sort(tables, axis=1), np.tile(np.arange(VOCAB_SIZE), (200, 1)))
+    words = tables[:, :VOCAB_SIZE]
+    np.testing.assert_array_equal(np.sort(words, axis=1), np.tile(np.arange(VOCAB_SIZE), (200, 1)))
     free = {IDS[word] for kind in KINDS[task - 1] for thing in kind for word in thing if word in IDS}
-    moved = {number for number in range(VOCAB_SIZE) if (tables[:, number] != number).any()}
+    moved = {number for number in range(VOCAB_SIZE) if (words[:, number] != number).any()}
     assert free <= moved
     assert all("," in VOCABULARY[number] for number in moved - free)
+
+
+def test_pairs_of_words_change_places_as_one():
+    told = [changes(table)[1] for table in exchanged(17, np.random.default_rng(1).random((200, num_draws(17))))]
+    things = {"blue square", "pink rectangle", "red sphere", "red square", "yellow square"}
+    assert all({pairs[thing] for thing in things} == things for pairs in told)
+    assert all(len({pairs[thing] for pairs in told}) == 5 for thing in things)
+    assert all(pairs["box of"] == "box of" for pairs in told)
+    told = [changes(table) for table in exchanged(18, np.random.default_rng(1).random((200, num_draws(18))))]
+    assert {words.get("box", "box") for words, _ in told} == {"box", "chest", "container", "suitcase"}
+    assert all(pairs["box of"] == "box of" for _, pairs in told)
+
+
+def test_only_words_that_follow_one_another_are_a_pair():
+    words = ["red", "square", "red", "blue", "square", "square", "blue"]
+    red, blue = _OF_PAIRS["red+square"], _OF_PAIRS["blue+square"]
+    numbers = marked(17, np.array([[IDS[word] for word in words]]))
+    assert numbers.tolist() == [[*red, IDS["red"], *blue, IDS["square"], IDS["blue"]]]
 
 
 def test_every_order_of_a_kind_is_as_likely():
