@@ -179,10 +179,7 @@ class Exchange:
             tellings: which telling each of them gets.
         """
         tasks, table = batch.task.numpy(), np.tile(np.arange(_MARKED), (len(items), 1))
-        uniform = np.empty((len(items), self._width))
-        for telling in np.unique(tellings).tolist():
-            told = tellings == telling
-            uniform[told] = self._draws(telling).reshape(-1, self._width)[self._story_of[items[told]]]
+        uniform = self._draws(tellings, self._places(items))
         for task in np.unique(tasks).tolist():
             table[tasks == task] = exchanged(task, uniform[tasks == task, : num_draws(task)])
 
@@ -197,3 +194,7 @@ class Exchange:
 
         answer = from_numpy(table[np.arange(len(items)), batch.answer.numpy()])
         return batch._replace(story=renamed(batch.story), question=renamed(batch.question), answer=answer)
+
+    def _places(self, items: Int64[np.ndarray, " item"]) -> Int64[np.ndarray, "item number"]:
+        """Of the numbers of a telling, those of each item's story."""
+        return self._story_of[items][:, None] * self._width + np.arange(self._width)

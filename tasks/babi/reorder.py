@@ -43,16 +43,13 @@ class Reorder:
             items: their numbers in the set.
             tellings: which telling each of them gets.
         """
-        number, longest = batch.supports.shape
+        longest = batch.supports.shape[1]
         offsets = np.arange(longest)
         stops, counts = self._stops[items], np.minimum((self._stops - self._starts)[items], longest)
         timeless = np.isin(batch.task.numpy(), TIMELESS)[:, None] & (offsets < counts[:, None])
         places = np.where(timeless, (stops - counts)[:, None] + offsets, 0)
         # What stays where it is comes after what does not: the padding of a story, or the whole story.
-        ranks = np.broadcast_to(1.0 + offsets, (number, longest)).copy()
-        for telling in np.unique(tellings).tolist():
-            told = tellings == telling
-            ranks[told] = np.where(timeless[told], self._draws(telling)[places[told]], ranks[told])
+        ranks = np.where(timeless, self._draws(tellings, places), 1.0 + offsets)
         order = torch.from_numpy(np.argsort(ranks, axis=1, kind="stable"))
         story = batch.story.take_along_dim(rearrange(order, "item sentence -> item sentence 1"), 1)
         return batch._replace(story=story, supports=batch.supports.take_along_dim(order, 1))

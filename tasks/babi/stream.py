@@ -3,11 +3,29 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Int64
 
 from ..epochs import Numbered, Shuffled
 from .encode import Encoded, StoryBatch
 from .exchange import Exchange
+from .names import NUM_TASKS
 from .reorder import Reorder
+
+
+def repeated(
+    encoded: Encoded, items: Int64[np.ndarray, " item"], repeats: Mapping[int, int]
+) -> tuple[Int64[np.ndarray, " place"], Int64[np.ndarray, " place"]]:
+    """The questions of an epoch, each as often as it comes, and which time it is.
+
+    Args:
+        encoded: all questions.
+        items: those for training.
+        repeats: how often each question of a task comes in an epoch, once where the task is not named.
+    """
+    times = np.array([repeats.get(task, 1) for task in range(NUM_TASKS + 1)])[encoded.tasks[items]]
+    # All questions, then once more those that come at least twice, and so on.
+    rounds = [items[times > copy] for copy in range(int(times.max()))]
+    return np.concatenate(rounds), np.repeat(np.arange(len(rounds)), [len(each) for each in rounds])
 
 
 class TrainingStream:
@@ -19,7 +37,7 @@ class TrainingStream:
     Args:
         encoded: all questions.
         items: those for training.
-        repeats: how often each question of a task comes in an epoch, once where the task is not named.
+        repeats: see ``repeated``.
         key: the stream of random numbers.
         num_sentences: how many sentences of a story are kept.
         exchange: whether stories are told in other words.
@@ -39,11 +57,8 @@ class TrainingStream:
         exchange: bool = False,
         reorder: bool = False,
     ) -> None:
-        times = np.array([repeats.get(task, 1) for task in encoded.tasks[items].tolist()])
-        self._most = int(times.max())
-        # All questions, then once more those that come at least twice, and so on.
-        self._items = np.concatenate([items[times > copy] for copy in range(self._most)])
-        self._copies = np.repeat(np.arange(self._most), [(times > copy).sum() for copy in range(self._most)])
+        self._items, self._copies = repeated(encoded, items, repeats)
+        self._most = int(self._copies.max()) + 1
         self._encoded, self._key, self._num_sentences = encoded, key, num_sentences
         kept = 2 * self._most  # a batch may begin in one epoch and end in the next
         self._tell = [make(encoded, key, kept) for make, wanted in ((Exchange, exchange), (Reorder, reorder)) if wanted]

@@ -29,7 +29,7 @@ from .report import mean_and_failed, other_rows, published_errors, published_row
 from .sets import TEST_QUESTIONS, TRAIN_QUESTIONS, genuine
 from .sets import generated as generated_questions
 from .show import StoryAnswers
-from .stream import TrainingStream
+from .stream import TrainingStream, repeated
 from .typed import story_of
 from .vocabulary import NUM_ANSWERS, UNKNOWN, VOCAB_SIZE
 
@@ -225,7 +225,8 @@ class Babi(Task):
     @property
     def epoch_size(self) -> int:  # type: ignore[override]
         """How many training questions an epoch has, each as often as it comes."""
-        return self._stream().size
+        encoded, items, _ = self.train_set()
+        return len(repeated(encoded, items, self.repeats)[0])
 
     @property
     def test_names(self) -> list[str]:
@@ -311,15 +312,14 @@ class Babi(Task):
 
     def train_dataloader(self) -> ItemBatches[StoryBatch]:
         """The endless training stream, from batch ``batches_consumed`` on."""
-        stream = self._stream()
+        encoded, items, _ = self.train_set()
+        key = stream_key(TRAIN, self.seed)
+        stream = TrainingStream(
+            encoded, items, self.repeats, key, self.num_sentences, exchange=self.exchange, reorder=self.reorder
+        )
         order = stream.order(self.batch_size, self.by_story)
         rank, num_ranks = self.ranks()
         return ItemBatches(stream.batch, order, self.batches_consumed, rank=rank, num_ranks=num_ranks)
-
-    def _stream(self) -> TrainingStream:
-        encoded, items, _ = self.train_set()
-        key = stream_key(TRAIN, self.seed)
-        return TrainingStream(encoded, items, self.repeats, key, self.num_sentences, self.exchange, self.reorder)
 
     def val_dataloader(self) -> ItemBatches[StoryBatch]:
         """The questions held out of training, in their order."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from memnet import NTM
 from memnet.bench.measuring import Comparison, Way, compare
 from memnet.bench.settings import Settings
 from memnet.bench.timing import own_clock
+
+if TYPE_CHECKING:
+    from tasks import Copy
 
 CLIP, LOG_EVERY = 10.0, 50
 UNTIMED = 2
@@ -120,12 +123,22 @@ def run(settings: Settings, works: Sequence[FitWork] = WORKS) -> Iterator[Compar
     """
     for work in works:
         with settings.with_threads() as threads, tempfile.TemporaryDirectory(prefix="memnet-bench-") as folder:
-            title = f"batch {work.batch}" + (f", {threads} threads" if threads > 1 else ", 1 thread")
+            title = title_of(work, threads)
             settings.say(f"  {title}")
             with warnings.catch_warnings():
                 ways = ways_of(work, settings.device, Path(folder))
                 measured = compare(title, ways, 10 * settings.seconds, own_clock)
             yield _with_shares(measured, work.batch)
+
+
+def title_of(work: FitWork, threads: int) -> str:
+    """What is printed above the measurements.
+
+    Args:
+        work: what is trained.
+        threads: how many do it.
+    """
+    return f"batch {work.batch}" + (f", {threads} threads" if threads > 1 else ", 1 thread")
 
 
 def ways_of(work: FitWork, device: torch.device, folder: Path) -> list[Way]:
@@ -143,13 +156,9 @@ def ways_of(work: FitWork, device: torch.device, folder: Path) -> list[Way]:
     from memnet.training.cli import quieten
     from memnet.training.progress import Progress
     from memnet.training.runs import MetricsFile, RunFolder
-    from tasks import Copy
 
     quieten()
-    task = Copy(batch_size=work.batch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        network = NTM(task.input_size, task.output_size).to(device)
+    task, network = copying(work, device)
 
     def moved(batch: Any) -> Any:
         return task.transfer_batch_to_device(batch, device, 0)
@@ -194,6 +203,21 @@ def ways_of(work: FitWork, device: torch.device, folder: Path) -> list[Way]:
     }
     made = {name: Training(network, train, batches, work.steps) for name, (train, batches) in trainings.items()}
     return [Way(name, each, each.results) for name, each in made.items()]
+
+
+def copying(work: FitWork, device: torch.device) -> "tuple[Copy, NTM]":
+    """The task and the network where every training begins.
+
+    Args:
+        work: what is trained.
+        device: where.
+    """
+    from tasks import Copy
+
+    task = Copy(batch_size=work.batch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return task, NTM(task.input_size, task.output_size).to(device)
 
 
 def _loop(

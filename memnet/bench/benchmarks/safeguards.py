@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from memnet import NTM
-from memnet.bench.benchmarks.fit import CLIP, FitWork, Training, train_by_lightning
+from memnet.bench.benchmarks.fit import CLIP, WORKS, FitWork, Training, copying, title_of, train_by_lightning
 from memnet.bench.measuring import Comparison, Way, compare
 from memnet.bench.settings import Settings
 from memnet.bench.timing import own_clock
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from memnet.training.runs import RunFolder
 
 SAVE_EVERY = 50
-WORKS = (FitWork(batch=1, steps=502), FitWork(batch=32, steps=102))
 
 
 def run(settings: Settings, works: Sequence[FitWork] = WORKS) -> Iterator[Comparison]:
@@ -42,8 +40,7 @@ def run(settings: Settings, works: Sequence[FitWork] = WORKS) -> Iterator[Compar
     for work in works:
         for clip in (CLIP, None):
             with settings.with_threads() as threads, tempfile.TemporaryDirectory(prefix="memnet-bench-") as folder:
-                title = f"batch {work.batch}, {threads} thread{'s'[: threads != 1]}"
-                title += ", gradients clipped by norm" if clip else ", gradients not clipped"
+                title = title_of(work, threads) + f", gradients {'clipped by norm' if clip else 'not clipped'}"
                 settings.say(f"  {title}")
                 with warnings.catch_warnings():
                     ways = ways_of(work, settings.device, Path(folder), clip)
@@ -64,13 +61,9 @@ def ways_of(work: FitWork, device: torch.device, folder: Path, clip: float | Non
     from memnet.training.cli import quieten
     from memnet.training.health import NumericalHealth
     from memnet.training.runs import RunFolder
-    from tasks import Copy
 
     quieten()
-    task = Copy(batch_size=work.batch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        network = NTM(task.input_size, task.output_size).to(device)
+    task, network = copying(work, device)
 
     def way(name: str, make: "Callable[[RunFolder], Sequence[Callback]]") -> Way:
         def train(network: nn.Module, batches: Iterable[Any], steps: int) -> None:

@@ -76,11 +76,7 @@ def check_that_it_stays_true(task, stories):
 
 
 def tables_of(exchange, task, items, epochs):
-    draws = [
-        exchange._draws(epoch).reshape(-1, exchange._width)[exchange._story_of[item]]
-        for item, epoch in zip(items, epochs, strict=True)
-    ]
-    return exchanged(task, np.array(draws))
+    return exchanged(task, exchange._draws(epochs, exchange._places(items)))
 
 
 @pytest.mark.parametrize("task", TASKS)
