@@ -3,7 +3,8 @@
     python -m tests.long.finite --steps 2000 --seeds 3 --folder FOLDER
 
 With ten times the rate gradients are clipped by their norm. Without ``--multi30k FOLDER`` its two experiments are left
-out. ``--seconds`` ends each training earlier. Prints a line for each; ends with exit code 1 if a number was not finite.
+out. ``--seconds`` ends each training earlier; ``--batch_size`` makes steps quicker, and gradients noisier, than the
+experiment's own. Prints a line for each; ends with exit code 1 if a number was not finite.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from memnet.training.runs import newest_checkpoint
 
 CONFIGS = Path("configs")
 FASTER = 10
+WORDS = 16
+"""How many words a sentence of a translation is counted as, where a batch is so many words."""
 
 
 class Training(NamedTuple):
@@ -57,6 +60,18 @@ def flags(config: dict[str, Any], seed: int, times: int) -> list[str]:
     if config["trainer"].get("gradient_clip_val") is None and "ClippedSGD" not in model["optimizer"]["class_path"]:
         words += ["--trainer.gradient_clip_val", "10"]
     return words
+
+
+def smaller(config: dict[str, Any], batch_size: int) -> list[str]:
+    """What the command line needs for smaller batches.
+
+    Args:
+        config: the experiment's.
+        batch_size: how many sequences.
+    """
+    if "max_tokens" in config["data"]["init_args"]:
+        return ["--data.max_tokens", str(WORDS * batch_size)]
+    return ["--data.babi.batch_size" if "babi" in config["data"]["init_args"] else "--data.batch_size", str(batch_size)]
 
 
 def train(name: str, words: list[str], folder: Path) -> Training:
@@ -100,6 +115,7 @@ def _main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3600, help="of each training at most")
+    parser.add_argument("--batch_size", type=int, help="in place of the experiment's")
     parser.add_argument("--multi30k", help="folder of its files")
     parser.add_argument("--only", nargs="*", help="names of experiments")
     parser.add_argument("--folder", type=Path, required=True)
@@ -112,6 +128,8 @@ def _main() -> None:
         most = min(given.steps, config["trainer"].get("max_steps", given.steps))
         ends = ["--trainer.max_steps", str(most), "--trainer.val_check_interval", str(most)]
         ends += ["--trainer.limit_val_batches", "1", "--trainer.max_time", json.dumps({"seconds": given.seconds})]
+        if given.batch_size:
+            words += smaller(config, given.batch_size)
         for times in (1, FASTER):
             for seed in range(1, given.seeds + 1):
                 run = f"{name}-{times}-{seed}"
