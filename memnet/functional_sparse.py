@@ -5,7 +5,7 @@ https://arxiv.org/abs/1610.09027. Axis words as in ``memnet.functional``; ``near
 ``row`` the K + 1 rows that it writes.
 
 The gradients stand beside the equations because the rows are not kept for the backward pass: it finds them again in the
-memory whose writes it undoes (see ``memnet.sparse_access``).
+memory whose writes it undoes (see ``memnet.sparse_memory``).
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from memnet.functional import NORM_EPS
+from memnet.functional import NORM_EPS, sharpen
 
 
 class SparseRead(NamedTuple):
@@ -79,6 +79,58 @@ def read_rows_gradient(
     grad_rows += einsum(across, query, "batch head near, batch head val -> batch head near val")
     grad_rows -= rows * rearrange(along, "batch head near -> batch head near 1")
     return grad_query, grad_strength, grad_rows
+
+
+class LinkedRead(NamedTuple):
+    """What reading by content and by links gives: the rows with the largest weights, K of them."""
+
+    reads: Float[Tensor, "batch head val"]
+    weights: Float[Tensor, "batch head near"]
+    slots: Int64[Tensor, "batch head near"]
+
+
+def read_linked_rows(
+    query: Float[Tensor, "batch head val"],
+    strength: Float[Tensor, "batch head 1"],
+    modes: Float[Tensor, "batch head 3"],
+    sharpening: Float[Tensor, "batch head 1"],
+    prev_weights: Float[Tensor, "batch head near"],
+    rows: Float[Tensor, "batch head seen val"],
+    there: Bool[Tensor, "batch head seen"],
+    slots: Int64[Tensor, "batch head seen"],
+) -> LinkedRead:
+    """w = pi_1 b + pi_2 c + pi_3 f (DNC, "Read weighting"), of which the K largest are kept and sharpened (NTM eq. 9).
+
+    The 3 K rows that are seen: K from which the links lead to what was read last (b), K that are like the query (c),
+    and K to which they lead from there (f). One slot may be several of them; its weights are added.
+
+    Args:
+        query: q, what is looked for by content.
+        strength: beta > 0, the key strength.
+        modes: pi, which sum to 1: backward, by content, forward.
+        sharpening: gamma >= 1.
+        prev_weights: w_t-1, on the K rows that were read at the last step.
+        rows: of the memory as it is now.
+        there: false where a link is missing, or fewer than K slots are in use.
+        slots: the rows' numbers.
+    """
+    num_reads = prev_weights.shape[-1]
+    near = slice(num_reads, 2 * num_reads)
+    content = read_rows(query, strength, rows[:, :, near], there[:, :, near]).weights
+    backward, by_content, forward = modes.split(1, -1)
+    weights = torch.cat([backward * prev_weights, by_content * content, forward * prev_weights], -1) * there
+    both = rearrange(there, "batch head one -> batch head one 1") & rearrange(
+        there, "batch head two -> batch head 1 two"
+    )
+    same = both & (slots[..., :, None] == slots[..., None, :])
+    first = there & ~same.tril(-1).any(-1)
+    weights = einsum(weights, same.to(weights.dtype), "batch head two, batch head one two -> batch head one") * first
+    kept = weights.detach().topk(num_reads).indices
+    first = first.gather(-1, kept)
+    weights = sharpen(weights.gather(-1, kept), sharpening, first) * first
+    kept_rows = rows.gather(2, kept[..., None].expand(*kept.shape, rows.shape[-1]))
+    reads = einsum(weights, kept_rows, "batch head near, batch head near val -> batch head val")
+    return LinkedRead(reads, weights, slots.gather(-1, kept) * first)
 
 
 def sparse_write_weights(
@@ -172,3 +224,34 @@ def note_access(
     sums = torch.where(same, weights[:, None, :], 0).sum(-1)
     times = torch.where(sums > threshold, time[:, None], 0)
     last_access.scatter_reduce_(1, slots, times, "amax")
+
+
+def link_slots(
+    after: Int64[Tensor, "batch slot"],
+    before: Int64[Tensor, "batch slot"],
+    last: Int64[Tensor, "batch head"],
+    chosen: Int64[Tensor, "batch head"],
+) -> None:
+    """Puts what each head takes after what it took last, and out of the order in which it stood before. In place.
+
+    Nothing comes after a slot that its head has lost to another one, which can only be in the step in which it takes
+    the next: a write that is too weak to count leaves a slot among those that were accessed longest ago.
+
+    Args:
+        after: for each slot the next one, counted from 1; 0 for none.
+        before: for each slot the one whose next it is, counted from 1; 0 for none.
+        last: the slot that each head took last.
+        chosen: those that they take now, all different; the same where a head stays.
+    """
+    taken = chosen != last
+    items, heads = taken.nonzero(as_tuple=True)
+    slots = chosen[items, heads]
+    for forth, back in ((after, before), (before, after)):
+        neighbours = forth[items, slots]
+        there = neighbours > 0
+        back[items[there], neighbours[there] - 1] = 0
+        forth[items, slots] = 0
+    lost = (last[:, :, None] == chosen[:, None, :]).any(-1)
+    items, heads = (taken & ~lost).nonzero(as_tuple=True)
+    after[items, last[items, heads]] = chosen[items, heads] + 1
+    before[items, chosen[items, heads]] = last[items, heads] + 1

@@ -187,6 +187,8 @@ CELLS: dict[type[Cell], dict[str, Callable[[], Cell]]] = {
         "MANN": lambda: small(MANN, num_heads=2),
         "SAM": lambda: small(SAM, num_reads=3),
         "SAM with several heads": lambda: small(SAM, num_reads=2, num_heads=3),
+        "SAM with links": lambda: small(SAM, num_reads=3, links=True),
+        "SAM with links and several heads": lambda: small(SAM, num_reads=2, num_heads=2, links=True),
         **{
             start.__name__: lambda make=make: ntm(memory_start=make(num_slots=6, slot_size=4))
             for start, make in MEMORY_STARTS.items()

@@ -16,7 +16,8 @@ from memnet.kernels.ntm_cell import (
     layer_parameters,
     layer_shapes,
 )
-from memnet.sparse_access import SparseAccess, SparseState
+from memnet.sparse_access import SparseAccess
+from memnet.sparse_memory import SparseState
 from memnet.sparse_search import ExactSearch
 
 

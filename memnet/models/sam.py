@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from memnet import kernels
 from memnet.cells import Cell, LSTMController, MemoryCell, MemoryState
 from memnet.checks import check_inputs, check_lengths, check_positive
-from memnet.sparse_access import OpenMemory, SparseAccess
+from memnet.sparse_access import SparseAccess
+from memnet.sparse_links import LinkedSparseAccess
+from memnet.sparse_memory import OpenMemory
 from memnet.sparse_search import Search
 
 
@@ -42,6 +44,8 @@ class SAM(nn.Module):
         access_threshold: delta in [0, 1): smaller weights are no access.
         controller: makes the controller from the width of its input; ``LSTMController`` by default.
         search: how the nearest slots are found; exactly by default. See ``ApproximateSearch``.
+        links: whether heads can also follow the order of writing (``LinkedSparseAccess``), for long sequences that are
+            to be given back in order.
 
     Raises:
         ValueError: a size is not positive, ``num_reads`` or ``num_heads`` is larger than ``num_slots``, or
@@ -59,6 +63,7 @@ class SAM(nn.Module):
         access_threshold: float = 0.005,
         controller: Callable[[int], Cell] | None = None,
         search: Search | None = None,
+        links: bool = False,
     ):
         super().__init__()
         self.input_size = check_positive("input_size", input_size)
@@ -67,7 +72,8 @@ class SAM(nn.Module):
         check_positive("slot_size", slot_size)
         make_controller = controller if controller is not None else LSTMController
         controller_cell = make_controller(input_size + num_heads * slot_size)
-        access = SparseAccess(
+        access_type = LinkedSparseAccess if links else SparseAccess
+        access = access_type(
             controller_cell.output_size, num_slots, slot_size, num_heads, num_reads, access_threshold, search
         )
         self.cell = MemoryCell(controller_cell, access, input_size, output_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memnet import DNC, NTM, SAM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
 from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu, sam_cell
-from memnet.sparse_access import SparseState
+from memnet.sparse_memory import SparseState
 
 needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
 
