@@ -244,14 +244,12 @@ def link_slots(
         chosen: those that they take now, all different; the same where a head stays.
     """
     taken = chosen != last
-    items, heads = taken.nonzero(as_tuple=True)
-    slots = chosen[items, heads]
     for forth, back in ((after, before), (before, after)):
-        neighbours = forth[items, slots]
-        there = neighbours > 0
-        back[items[there], neighbours[there] - 1] = 0
-        forth[items, slots] = 0
-    lost = (last[:, :, None] == chosen[:, None, :]).any(-1)
-    items, heads = (taken & ~lost).nonzero(as_tuple=True)
-    after[items, last[items, heads]] = chosen[items, heads] + 1
-    before[items, chosen[items, heads]] = last[items, heads] + 1
+        neighbours = forth.gather(1, chosen) * taken
+        if bool(neighbours.any()):  # only once slots are taken anew
+            items, heads = neighbours.nonzero(as_tuple=True)
+            back[items, neighbours[items, heads] - 1] = 0
+            forth[items, chosen[items, heads]] = 0
+    linked = taken & ~(last[:, :, None] == chosen[:, None, :]).any(-1)
+    after.scatter_(1, last, torch.where(linked, chosen + 1, after.gather(1, last)))
+    before.scatter_(1, chosen, torch.where(linked, last + 1, before.gather(1, chosen)))
