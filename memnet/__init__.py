@@ -53,6 +53,7 @@ from memnet.recording import Trace, record
 from memnet.reinforce import reinforce_loss
 from memnet.scores import AdditiveScore, CosineScore, DotScore, GeneralScore, MaskedCosineScore, ScaledDotScore, Score
 from memnet.sparse_access import SparseAccess
+from memnet.sparse_links import LinkedSparseAccess
 from memnet.sparse_search import ApproximateSearch, ExactSearch, Search
 from memnet.starts import (
     ConstantMemory,
@@ -110,6 +111,7 @@ __all__ = [
     "LearnedWeights",
     "LeastUsedAddressing",
     "LinkAddressing",
+    "LinkedSparseAccess",
     "LocationAddressing",
     "MaskedCosineScore",
     "MemN2N",

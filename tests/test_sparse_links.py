@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from memnet import SAM, LSTMController, unroll
+from memnet import SAM, LinkedSparseAccess, LSTMController, unroll
 from memnet.functional import NORM_EPS, SHARPEN_EPS
 from memnet.functional_sparse import link_slots
-from memnet.sparse_links import LinkedSparseAccess
 from tasks import Copy
 from tests.reference import sam as plain_reference
 from tests.reference import sam_links as reference
