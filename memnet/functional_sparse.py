@@ -102,7 +102,8 @@ def read_linked_rows(
     """w = pi_1 b + pi_2 c + pi_3 f (DNC, "Read weighting"), of which the K largest are kept and sharpened (NTM eq. 9).
 
     The 3 K rows that are seen: K from which the links lead to what was read last (b), K that are like the query (c),
-    and K to which they lead from there (f). One slot may be several of them; its weights are added.
+    and K to which they lead from there (f). One slot may be several of them; its weights are added. Where no slot has
+    any weight, zeros are read.
 
     Args:
         query: q, what is looked for by content.
@@ -125,6 +126,7 @@ def read_linked_rows(
     same = both & (slots[..., :, None] == slots[..., None, :])
     first = there & ~same.tril(-1).any(-1)
     weights = einsum(weights, same.to(weights.dtype), "batch head two, batch head one two -> batch head one") * first
+    first = first & ~(weights <= 0)
     kept = weights.detach().topk(num_reads).indices
     first = first.gather(-1, kept)
     weights = sharpen(weights.gather(-1, kept), sharpening, first) * first

@@ -36,6 +36,7 @@ struct Backward : CellBackward {
     int32_t *place, *count;
     float *d_rows, *d_weights;
     float *d_reads, *d_given;  // of one item's step
+    float *d_content, *d_past, *nothing;  // the same, with links
     Scratch(const Backward& b, Arena& arena) : CellBackward::Scratch(b, arena) {
       const Problem& p = b.p;
       const int64_t n = b.group_size;
@@ -45,6 +46,9 @@ struct Backward : CellBackward {
       d_weights = arena.take(n * p.touches());
       d_reads = arena.take(p.reads());
       d_given = arena.take(p.near);
+      d_content = arena.take(p.links ? p.near : 0);
+      d_past = arena.take(p.links ? p.touches() : 0);
+      nothing = arena.take(p.links ? p.width : 0);
     }
   };
 
@@ -116,7 +120,7 @@ struct Backward : CellBackward {
 
   // Backwards through `Forward::write` for one head: from the gradients of the written rows to those of the weights
   // read before, and of gates and what is added before activation.
-  void write_gradient(const Emission& y, const Reading& past, int32_t least_used, const MemoryGradient& d_memory,
+  void write_gradient(const Emission& y, const Past& past, int32_t least_used, const MemoryGradient& d_memory,
                       float* d_weights, float* d_raw) const {
     const float gate = y.write_gate(), share = y.interpolation();
     float* d_add = d_raw + p.width;
@@ -140,6 +144,43 @@ struct Backward : CellBackward {
     d_raw[2 * p.width + 2] = d_share * share * (1.0f - share);
   }
 
+  // Backwards through `read_linked` for one head: from the gradients of reads and weights to those of the weights by
+  // content and of the weights read before, of modes and sharpening before activation, and of the rows.
+  void linked_gradient(const Emission& y, const Reading& content, int64_t count, const Past& past,
+                       const LinkedReading& linked, const float* d_reads, const float* d_weights, float* d_given,
+                       float* d_content, float* d_past, const MemoryGradient& d_memory, float* d_raw) const {
+    float mean = 0.0f, d_sharpening = 0.0f, d_modes[3] = {};
+    for (int64_t k = 0; k < *linked.count; ++k) {
+      d_given[k] = d_weights[k] + dot(p.width, d_reads, linked.rows + k * p.width);
+      mean += linked.weights[k] * d_given[k];
+      add_scaled(p.width, linked.weights[k], d_reads, d_memory.row(linked.slots[k]));
+    }
+    std::fill_n(d_content, p.near, 0.0f);
+    std::fill_n(d_past, p.near, 0.0f);
+    for (int64_t k = 0; k < *linked.count; ++k) {
+      float plain = 0.0f;  // the slot's weight before it is sharpened
+      auto each = [&](auto use) {
+        for (int64_t j = 0; j < p.near; ++j) {
+          if (linked.seen[j] == linked.slots[k]) use(0, past.weights[j], d_past[j]);
+          if (j < count && content.slots[j] == linked.slots[k]) use(1, content.weights[j], d_content[j]);
+          if (linked.seen[p.near + j] == linked.slots[k]) use(2, past.weights[j], d_past[j]);
+        }
+      };
+      each([&](int mode, float weight, float&) { plain += y.modes()[mode] * weight; });
+      const float d_power = linked.weights[k] * (d_given[k] - mean), lifted = plain + p.weight_epsilon;
+      d_sharpening += d_power * std::log(lifted);
+      const float d_plain = d_power * y.sharpening() / lifted;
+      each([&](int mode, float weight, float& d_weight) {
+        d_modes[mode] += d_plain * weight;
+        d_weight += d_plain * y.modes()[mode];
+      });
+    }
+    float all = 0.0f;
+    for (int mode = 0; mode < 3; ++mode) all += y.modes()[mode] * d_modes[mode];
+    for (int mode = 0; mode < 3; ++mode) d_raw[2 * p.width + 3 + mode] = y.modes()[mode] * (d_modes[mode] - all);
+    d_raw[2 * p.width + 6] = d_sharpening * -std::expm1(1.0f - y.sharpening());
+  }
+
   // One item's memory at one step: from the gradients of its reads and of what is carried to that of the interface.
   void memory_step(const Group& g, const Scratch& s, int64_t t, int64_t i) const {
     const int64_t r = row(g, t, i), rank = g.first + i, heads = p.read_heads;
@@ -149,16 +190,30 @@ struct Backward : CellBackward {
     const MemoryGradient d_memory = memory_gradient(s, i, order.item[rank]);
     for (int64_t j = 0; j < p.reads(); ++j) s.d_reads[j] = d_above[j] + d_carried[j];
     auto emission = [&](int64_t h) { return Emission{interface + h * p.emission(), p.width}; };
+    auto read_before = [&](int64_t h) -> Past {
+      const int64_t last = t ? row(g, t - 1, i) : rank;
+      if (t && p.links) return {kept.linked.of(last, h).slots, kept.linked.of(last, h).weights};
+      const Reading past = t ? kept.read.of(last, h) : kept.first.of(last, h);
+      return {past.slots, past.weights};
+    };
     for (int64_t h = 0; h < heads; ++h) {
       const Reading reading = kept.read.of(r, h);
-      read_gradient(emission(h), reading, kept.read.count(r), s.d_reads + h * p.width, d_weights + h * p.near,
-                    s.d_given, d_memory, d_raw + h * p.emission());
+      const float *d_read = s.d_reads + h * p.width, *d_weight = d_weights + h * p.near;
+      if (p.links) {
+        linked_gradient(emission(h), reading, kept.read.count(r), read_before(h), kept.linked.of(r, h), d_read,
+                        d_weight, s.d_given, s.d_content, s.d_past + h * p.near, d_memory, d_raw + h * p.emission());
+        d_read = s.nothing;
+        d_weight = s.d_content;
+      }
+      read_gradient(emission(h), reading, kept.read.count(r), d_read, d_weight, s.d_given, d_memory,
+                    d_raw + h * p.emission());
     }
     const int32_t* least_used = kept.read.least_used(r);
-    for (int64_t h = 0; h < heads; ++h) {
-      const Reading past = t ? kept.read.of(row(g, t - 1, i), h) : kept.first.of(rank, h);
-      write_gradient(emission(h), past, least_used[h], d_memory, d_weights + h * p.near, d_raw + h * p.emission());
-    }
+    for (int64_t h = 0; h < heads; ++h)
+      write_gradient(emission(h), read_before(h), least_used[h], d_memory, d_weights + h * p.near,
+                     d_raw + h * p.emission());
+    if (p.links)
+      for (int64_t j = 0; j < p.touches(); ++j) d_weights[j] += s.d_past[j];
     // What was erased is without influence.
     for (int64_t h = 0; h < heads; ++h) std::fill_n(d_memory.row(least_used[h]), p.width, 0.0f);
   }
@@ -166,6 +221,7 @@ struct Backward : CellBackward {
   template <typename AddWeights>
   void run(const Group& g, const Scratch& s, AddWeights add_weights) const {
     for (int64_t i = 0; i < g.count; ++i) begin(g, s, i);
+    if (p.links) std::fill_n(s.nothing, p.width, 0.0f);
     auto memory_steps = [&](int64_t t, int64_t running) {
       for (int64_t i = 0; i < running; ++i) memory_step(g, s, t, i);
     };

@@ -17,8 +17,12 @@ from memnet.kernels.ntm_cell import (
     layer_shapes,
 )
 from memnet.sparse_access import SparseAccess
+from memnet.sparse_links import LinkedSparseAccess, LinkedState
 from memnet.sparse_memory import SparseState
 from memnet.sparse_search import ExactSearch
+
+WHOLE_NUMBERS = [False, True, False, True, True, True, True]
+"""Which tensors of a ``SparseState`` are slots or times; links are, too."""
 
 
 class CellSizes(NamedTuple):
@@ -33,26 +37,30 @@ class CellSizes(NamedTuple):
     hidden: int
     layers: int
     lstm: bool
+    links: bool
 
     def state_shapes(self, batch: int) -> list[tuple[int, ...]]:
         """Of the tensors that ``state_tensors`` lists."""
         controller: list[tuple[int, ...]] = [(batch, self.layers, self.hidden)] * 2 if self.lstm else []
         read, by_slot = (batch, self.heads, self.near), (batch, self.slots)
         access = [(*by_slot, self.width), read, read, (batch, self.heads), by_slot, (batch,), (batch,)]
+        access += [by_slot, by_slot] if self.links else []
         return [*controller, *access, (batch, self.heads, self.width)]
 
     def memory_place(self) -> int:
         """Where the memory stands among the tensors that ``state_tensors`` lists."""
         return 2 if self.lstm else 0
 
-    def last_access_place(self) -> int:
-        """The same of the times of last access."""
-        return self.memory_place() + SparseState._fields.index("last_access")
+    def places_of_zeros(self) -> set[int]:
+        """The same of what is 0 for slots that were never used: memory, times of last access, links."""
+        fields = SparseState._fields
+        tables = [len(fields), len(fields) + 1] if self.links else []
+        return {self.memory_place() + place for place in (fields.index("memory"), fields.index("last_access"), *tables)}
 
     def parameter_shapes(self) -> list[tuple[int, ...]]:
         """Of the tensors that ``parameters`` lists."""
         reads = self.heads * self.width
-        interface = self.heads * (2 * self.width + 3)
+        interface = self.heads * (2 * self.width + 3 + 4 * self.links)
         return [
             *layer_shapes(self.input + reads, self.hidden, self.layers, self.lstm),
             *((interface, self.hidden), (interface,)),
@@ -62,7 +70,7 @@ class CellSizes(NamedTuple):
 
 def is_standard(cell: Any) -> bool:
     """Exact types all the way down: a subclass may have other equations. And nobody to be called at each step."""
-    if type(cell) is not MemoryCell or type(cell.access) is not SparseAccess:
+    if type(cell) is not MemoryCell or type(cell.access) not in (SparseAccess, LinkedSparseAccess):
         return False
     return (
         is_standard_controller(cell.controller)
@@ -87,6 +95,7 @@ def sizes_of(cell: Any) -> CellSizes:
         hidden=controller.hidden_size,
         layers=controller.num_layers,
         lstm=type(controller) is LSTMController,
+        links=type(access) is LinkedSparseAccess,
     )
 
 
@@ -97,19 +106,24 @@ def parameters(cell: Any) -> list[Any]:
 
 
 def state_tensors(state: Any) -> list[Tensor] | None:
-    """Hidden and cell (LSTM), those of a ``SparseState``, reads. None if it is not a standard cell's state."""
-    if type(state) is not MemoryState or type(state.access) is not SparseState:
+    """Hidden and cell (LSTM), a ``SparseState``'s, with links both tables, reads. None if no standard cell's state."""
+    if type(state) is not MemoryState or type(state.access) not in (SparseState, LinkedState):
         return None
     if state.controller is not None and type(state.controller) is not LSTMState:
         return None
-    return [*(state.controller or ()), *state.access, state.reads]
+    return [*(state.controller or ()), *_access_tensors(state.access), state.reads]
 
 
-def state_of(tensors: list[Tensor]) -> MemoryState:
-    """The state whose ``state_tensors`` these are."""
-    *controller, reads = tensors
-    lstm, access = controller[: -len(SparseState._fields)], controller[-len(SparseState._fields) :]
-    return MemoryState(LSTMState(*lstm) if lstm else None, SparseState(*access), reads)
+def _access_tensors(access: SparseState | LinkedState) -> list[Tensor]:
+    return [*access.sparse, access.after, access.before] if isinstance(access, LinkedState) else [*access]
+
+
+def state_of(tensors: list[Tensor], links: bool) -> MemoryState:
+    """The state whose ``state_tensors`` these are; with links or without."""
+    *rest, reads = tensors
+    rest, tables = (rest[:-2], rest[-2:]) if links else (rest, [])
+    lstm, access = rest[: -len(SparseState._fields)], SparseState(*rest[-len(SparseState._fields) :])
+    return MemoryState(LSTMState(*lstm) if lstm else None, LinkedState(access, *tables) if links else access, reads)
 
 
 def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
@@ -125,7 +139,9 @@ def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
 
     return (
         len(states) == len(sizes.state_shapes(1))
-        and [x.dtype is torch.int64 for x in state.access] == [False, True, False, True, True, True, True]
+        and isinstance(state.access, LinkedState) == sizes.links
+        and [x.dtype is torch.int64 for x in _access_tensors(state.access)]
+        == WHOLE_NUMBERS + [True, True] * sizes.links
         and fits_tensors(
             inputs,
             sizes.input,
@@ -140,12 +156,19 @@ def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
     )
 
 
-def _are_in_use(access: SparseState, slots: int) -> bool:
-    """Whether the slots that were read and written lie among those in use: the kernel takes their word for it."""
-    if access.in_use.device.type != "cpu" or int(access.in_use.max()) > slots:
+def _are_in_use(access: SparseState | LinkedState, slots: int) -> bool:
+    """Whether slots that were read, written and linked lie among those in use: the kernel takes their word for it."""
+    sparse = access.sparse if isinstance(access, LinkedState) else access
+    used = sparse.in_use
+    if used.device.type != "cpu" or int(used.max()) > slots:
         return False
-    mentioned = torch.cat([access.read_slots.flatten(1), access.least_used], 1)
-    return int(mentioned.min()) >= 0 and bool((mentioned.amax(1) < access.in_use).all())
+    mentioned = torch.cat([sparse.read_slots.flatten(1), sparse.least_used], 1)
+    if int(mentioned.min()) < 0 or not bool((mentioned.amax(1) < used).all()):
+        return False
+    if not isinstance(access, LinkedState):
+        return True
+    tables = torch.stack([access.after, access.before])[:, :, : int(used.max())]
+    return int(tables.min()) >= 0 and bool((tables.amax((0, 2)) <= used).all())
 
 
 def _modules(cell: Any) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memnet.functional import NORM_EPS
+from memnet.functional import NORM_EPS, SHARPEN_EPS
 from memnet.kernels import sequence_cpu
 from memnet.kernels.sam_cell import fits_shapes, parameters, sizes_of, state_of, state_tensors
 
@@ -26,7 +26,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
     batch, time, _ = inputs.shape
     training = sequence_cpu.needs_gradients(inputs, *tensors)
     sizes = sizes_of(cell)
-    used = int(state.access.in_use.max())
+    used = int((state.access.sparse if sizes.links else state.access).in_use.max())
     sparse = 2 * used <= sizes.slots
     call = sequence_cpu.Call(
         SOURCE,
@@ -40,9 +40,9 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
             training,
             time,
             sequence_cpu.num_threads(batch, ITEMS_PER_THREAD),
-            *(sizes.near, used, sparse),
+            *(sizes.near, used, sparse, sizes.links),
         ),
-        numbers=(NORM_EPS, 0.0, math.inf, cell.access.access_threshold),
+        numbers=(NORM_EPS, 0.0, math.inf, cell.access.access_threshold, SHARPEN_EPS),
         batch=batch,
         time=time,
         input=sizes.input,
@@ -50,7 +50,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
         state_shapes=sizes.state_shapes(batch),
         lengths=sequence_cpu.own_lengths(lengths),
         training=training,
-        zeroed=frozenset({sizes.memory_place(), sizes.last_access_place()} if sparse else ()),
+        zeroed=frozenset(sizes.places_of_zeros() if sparse else ()),
     )
     outputs, end = sequence_cpu.run(call, inputs, tensors)
-    return outputs, state_of(end)
+    return outputs, state_of(end, sizes.links)

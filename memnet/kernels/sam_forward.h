@@ -1,6 +1,7 @@
 // The sequence forwards. The final state's tensors are what the steps work in.
 #pragma once
 #include "cell_forward.h"
+#include "sam_links.h"
 #include "sam_search.h"
 #include "sam_usage.h"
 
@@ -16,6 +17,8 @@ struct Forward : CellForward {
   struct Scratch : CellForward::Scratch {
     float* inverse_norms;  // 1 / |row|, of each item
     int32_t *links, *ordered;
+    int64_t* last_chosen;
+    Candidate* candidates;
     Found* found;
     Nearest* nearest;  // of each head
     Usage::Touch* touches;
@@ -25,6 +28,8 @@ struct Forward : CellForward {
       inverse_norms = arena.take(n * p.most_used());
       links = of_floats<int32_t>(arena, n * 2 * AccessOrder::links(p));
       ordered = of_floats<int32_t>(arena, n);
+      last_chosen = of_floats<int64_t>(arena, p.links ? p.read_heads : 0);
+      candidates = of_floats<Candidate>(arena, p.links ? 3 * p.near : 0);
       found = of_floats<Found>(arena, p.touches());
       nearest = of_floats<Nearest>(arena, p.read_heads);
       touches = of_floats<Usage::Touch>(arena, 2 * p.touches() + p.read_heads);
@@ -35,9 +40,18 @@ struct Forward : CellForward {
   const int64_t* given(int64_t which) const { return reinterpret_cast<const int64_t*>(state[which]); }
   int64_t* made(int64_t which) const { return reinterpret_cast<int64_t*>(final_state[which]); }
   float* memory_of(int64_t item) const { return final_state[at().memory()] + item * p.slots * p.width; }
-  ReadRows reading_before(const Group& g, int64_t thread, int64_t t, int64_t i, int64_t* r) const {
-    *r = t ? row(g, thread, t - 1, i) : g.first + i;
-    return t ? kept.read : kept.first;
+  // What a head read at a step, in row r; before step 0 of a rank.
+  Past read_in(int64_t r, int64_t head) const {
+    if (!p.links) return {kept.read.of(r, head).slots, kept.read.of(r, head).weights};
+    return {kept.linked.of(r, head).slots, kept.linked.of(r, head).weights};
+  }
+  Past read_before(const Group& g, int64_t thread, int64_t t, int64_t i, int64_t head) const {
+    if (t) return read_in(row(g, thread, t - 1, i), head);
+    const Reading first = kept.first.of(g.first + i, head);
+    return {first.slots, first.weights};
+  }
+  LinkTables links_of(int64_t item) const {
+    return {made(at().after()) + item * p.slots, made(at().before()) + item * p.slots};
   }
   Usage usage_of(const Scratch& s, int64_t i, int64_t item) const {
     int32_t* links = s.links + i * 2 * AccessOrder::links(p);
@@ -59,12 +73,16 @@ struct Forward : CellForward {
       std::copy_n(given(which) + item * size, count, made(which) + item * size);
     };
     copy(state[at().memory()] + item * p.slots * p.width, p.used * p.width, memory_of(item));
-    keep(at().last_access(), p.slots, p.used);
-    if (!p.zeroed) {
-      std::fill(memory_of(item) + p.used * p.width, memory_of(item) + p.slots * p.width, 0.0f);
-      int64_t* last_access = made(at().last_access()) + item * p.slots;
-      std::fill(last_access + p.used, last_access + p.slots, 0);
+    auto keep_used = [&](int64_t which) {
+      keep(which, p.slots, p.used);
+      if (!p.zeroed) std::fill(made(which) + item * p.slots + p.used, made(which) + (item + 1) * p.slots, 0);
+    };
+    keep_used(at().last_access());
+    if (p.links) {
+      keep_used(at().after());
+      keep_used(at().before());
     }
+    if (!p.zeroed) std::fill(memory_of(item) + p.used * p.width, memory_of(item) + p.slots * p.width, 0.0f);
     keep(at().least_used(), heads, heads);
     keep(at().in_use(), 1, 1);
     keep(at().time(), 1, 1);
@@ -90,7 +108,7 @@ struct Forward : CellForward {
   void finish(int64_t rank, int64_t r, const float* reads) const {
     const int64_t item = order.item[rank];
     for (int64_t h = 0; h < p.read_heads; ++h) {
-      const Reading last = kept.read.of(r, h);
+      const Past last = read_in(r, h);
       const int64_t to = (item * p.read_heads + h) * p.near;
       std::copy_n(last.slots, p.near, made(at().read_slots()) + to);
       copy(last.weights, p.near, final_state[at().read_weights()] + to);
@@ -105,12 +123,14 @@ struct Forward : CellForward {
       const int64_t gates = 2 * p.width;
       apply(1, raw + gates, interface + gates, [](vec x) { return softplus(x); });
       apply(2, raw + gates + 1, interface + gates + 1, [](vec x) { return sigmoid(x); });
+      if (p.links) activate_modes(raw + gates + 3, interface + gates + 3);
     }
   }
 
   // Erases the least used slots and adds w_W = alpha (gamma w_R,t-1 + (1 - gamma) I_U) times a (sec. 3.2, eq. 5). Lists
   // the touches.
-  Usage::Touch* write(float* memory, float* inverse_norms, const float* interface, const ReadRows& before, int64_t last,
+  template <typename ReadBefore>
+  Usage::Touch* write(float* memory, float* inverse_norms, const float* interface, ReadBefore read_before,
                       const int32_t* least_used, Usage::Touch* touch) const {
     Usage::Touch* const first = touch;
     for (int64_t h = 0; h < p.read_heads; ++h) {
@@ -119,7 +139,7 @@ struct Forward : CellForward {
     }
     for (int64_t h = 0; h < p.read_heads; ++h) {
       const Emission y{interface + h * p.emission(), p.width};
-      const Reading past = before.of(last, h);
+      const Past past = read_before(h);
       for (int64_t k = 0; k < p.near; ++k)
         *touch++ = {past.slots[k], y.write_gate() * (y.interpolation() * past.weights[k])};
       *touch++ = {least_used[h], y.write_gate() * (1.0f - y.interpolation())};
@@ -163,12 +183,13 @@ struct Forward : CellForward {
     float* inverse_norms = s.inverse_norms + i * p.most_used();
     const Usage usage = usage_of(s, i, item);
     activate_interface(raw_interface(s, i), interface);
+    if (p.links) std::copy_n(usage.least_used, heads, s.last_chosen);
     usage.choose();
+    if (p.links) links_of(item).take(heads, s.last_chosen, usage.least_used);
     int32_t* least_used = kept.read.least_used(r);
     std::copy_n(usage.least_used, heads, least_used);
-    int64_t last;
-    const ReadRows before = reading_before(g, thread, t, i, &last);
-    Usage::Touch* touched = write(memory, inverse_norms, interface, before, last, least_used, s.touches);
+    auto before = [&](int64_t h) { return read_before(g, thread, t, i, h); };
+    Usage::Touch* touched = write(memory, inverse_norms, interface, before, least_used, s.touches);
 
     float* reads = reads_after(g, thread, t, i);
     kept.read.count(r) = static_cast<int32_t>(std::min(p.near, *usage.in_use));
@@ -176,8 +197,13 @@ struct Forward : CellForward {
     find_nearest(p, memory, inverse_norms, *usage.in_use, interface, s.nearest);
     for (int64_t h = 0; h < heads; ++h) {
       const Reading reading = kept.read.of(r, h);
-      read(memory, inverse_norms, {interface + h * p.emission(), p.width}, s.nearest[h], reading, reads + h * p.width);
-      for (int64_t k = 0; k < p.near; ++k) *touched++ = {reading.slots[k], reading.weights[k]};
+      const Emission y{interface + h * p.emission(), p.width};
+      read(memory, inverse_norms, y, s.nearest[h], reading, reads + h * p.width);
+      if (p.links)
+        read_linked(p, memory, y, reading, s.nearest[h].count, before(h), links_of(item), s.candidates,
+                    kept.linked.of(r, h), reads + h * p.width);
+      const Past now = read_in(r, h);
+      for (int64_t k = 0; k < p.near; ++k) *touched++ = {now.slots[k], now.weights[k]};
     }
     ++*usage.time;
     usage.note(s.touches, touched - s.touches);

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from memnet import DNC, NTM, SAM, FeedForwardController, LSTMController, NormalizedController, kernels, unroll
 from memnet.kernels import build, dnc_cell, ntm_cell, ntm_cpu, sam_cell
+from memnet.sparse_links import LinkedState
 from memnet.sparse_memory import SparseState
 
 needs_library = pytest.mark.skipif(build.load(ntm_cpu.SOURCE) is None, reason="there is no C++ compiler here")
@@ -88,7 +90,7 @@ def state_of(model: Model, tensors: list[Tensor]) -> Any:
     if isinstance(model, NTM):
         return ntm_cell.state_of(tensors)
     if isinstance(model, SAM):
-        return sam_cell.state_of(tensors)
+        return sam_cell.state_of(tensors, sam_cell.sizes_of(model.cell).links)
     sizes = dnc_cell.sizes_of(model.cell)
     return dnc_cell.state_of(tensors, sizes.lstm, sizes.erase_freed)
 
@@ -117,7 +119,8 @@ def states(model: Model, batch: int) -> list[Tensor]:
 
 def _in_use(state: Any) -> Any:
     """A sparse state with all slots in use, half of them, or as few as can be, in turn; some accessed at once."""
-    memory, slots, weights, least_used, last_access, in_use, _ = state.access
+    links = isinstance(state.access, LinkedState)
+    memory, slots, weights, least_used, last_access, in_use, _ = state.access.sparse if links else state.access
     heads, near, size = least_used.shape[1], slots.shape[2], memory.shape[1]
     slots, least_used, last_access, in_use = (x.clone() for x in (slots, least_used, last_access, in_use))
     for item in range(len(memory)):
@@ -131,9 +134,19 @@ def _in_use(state: Any) -> Any:
             read = torch.randperm(int(used))[:near]
             slots[item, head, : len(read)] = read
             weights[item, head, : len(read)] = _normal(weights[item, head, : len(read)]).softmax(-1)
-    return state._replace(
-        access=type(state.access)(memory, slots, weights, least_used, last_access, in_use, torch.full_like(in_use, 4))
-    )
+    sparse = SparseState(memory, slots, weights, least_used, last_access, in_use, torch.full_like(in_use, 4))
+    return state._replace(access=LinkedState(sparse, *_some_links(sparse)) if links else sparse)
+
+
+def _some_links(sparse: SparseState) -> tuple[Tensor, Tensor]:
+    """One chain through most of the slots in use, broken here and there, that no head has ended with."""
+    after, before = torch.zeros_like(sparse.last_access), torch.zeros_like(sparse.last_access)
+    for item, used in enumerate(sparse.in_use.tolist()):
+        order = [slot for slot in torch.randperm(used).tolist() if slot not in sparse.least_used[item].tolist()]
+        for place, (first, second) in enumerate(pairwise(order)):
+            if place % 3 != 2:
+                after[item, first], before[item, second] = second + 1, first + 1
+    return after, before
 
 
 def _normal(like: Tensor) -> Tensor:
@@ -169,12 +182,15 @@ def results(
 
 def comparable(state: Any) -> list[Tensor]:
     """A state's tensors; in those of a sparse one it does not matter in which order a head's slots are listed."""
-    if not isinstance(state.access, SparseState):
+    access, links = state.access, isinstance(state.access, LinkedState)
+    sparse = access.sparse if links else access
+    if not isinstance(sparse, SparseState):
         return tensors_of(state)
-    slots, weights = state.access.read_slots, state.access.read_weights
-    dense = weights.new_zeros(*slots.shape[:2], state.access.memory.shape[1]).scatter_add(2, slots, weights)
+    slots, weights = sparse.read_slots, sparse.read_weights
+    dense = weights.new_zeros(*slots.shape[:2], sparse.memory.shape[1]).scatter_add(2, slots, weights)
     read = torch.zeros_like(dense).scatter(2, slots, 1.0)
-    return tensors_of(state._replace(access=state.access._replace(read_slots=read, read_weights=dense)))
+    sparse = sparse._replace(read_slots=read, read_weights=dense)
+    return tensors_of(state._replace(access=access._replace(sparse=sparse) if links else sparse))
 
 
 def assert_right(

@@ -38,6 +38,29 @@ def test_sizes_around_the_width_of_vectors(slots: int, slot_size: int):
     compare(make_sam(slots, slot_size, 2))
 
 
+@pytest.mark.parametrize("num_reads", [1, 2, 4])
+@pytest.mark.parametrize("heads", [1, 2, 5])
+@pytest.mark.parametrize("slots", [7, 40])
+def test_links(slots: int, heads: int, num_reads: int):
+    model = make_sam(slots, num_read_heads=heads, num_reads=num_reads, links=True)
+    compare(model, batch=3, time=6, lengths=torch.tensor([2, 6, 1]))
+
+
+@pytest.mark.parametrize(("slots", "heads", "time"), [(40, 2, 12), (13, 1, 30), (9, 4, 30), (3, 3, 9)])
+def test_links_from_an_empty_memory(slots: int, heads: int, time: int):
+    """Slots are linked as they come into use, and out of their order when they are used anew."""
+    model = make_sam(slots, 6, heads, access_threshold=0.005, links=True)
+    with torch.no_grad():
+        start = tensors_of(model.cell.init_state(3))
+    inputs = torch.randn(3, time, 4)
+    assert_right(model, inputs, start, torch.tensor([time, time // 2, 1]))
+    access = unroll(model.cell, inputs, state_of(model, start))[1].access
+    with kernels.disabled():
+        expected = unroll(model.cell, inputs, state_of(model, start))[1].access
+    assert torch.equal(access.after, expected.after) and torch.equal(access.before, expected.before)
+    assert access.after.any() == (heads < slots)  # else each head takes what another one had
+
+
 @pytest.mark.parametrize("num_reads", [1, 4, 7])
 @pytest.mark.parametrize("heads", [1, 2, 5, 7])
 def test_heads_and_reads(heads: int, num_reads: int):
