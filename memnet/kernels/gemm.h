@@ -81,7 +81,7 @@ static void block(int64_t inner, const float* a, int64_t row_step, int64_t inner
     for (int i = 0; i < ROWS; ++i) {
       vec left = splat(a[i * row_step + k * inner_step]);
 #pragma GCC unroll 8
-      for (int v = 0; v < ALL; ++v) total[i][v] += left * right[v];
+      for (int v = 0; v < ALL; ++v) total[i][v] = multiply_add(left, right[v], total[i][v]);
     }
   }
 #pragma GCC unroll 8

@@ -1,7 +1,7 @@
 // A vector of floats as wide as the machine has, and the functions that the equations need on it.
 //
 // Everything is written with the vector extensions that GCC and Clang share, so that one source serves every processor;
-// only partial loads and stores and the square root name AVX-512 instructions where there are any.
+// only products that are added up, partial loads and stores and the square root name instructions, where there are any.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -49,6 +49,17 @@ static INLINE void store_part(float* p, vec x, int64_t n) {
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
 #else
   for (int64_t i = 0; i < n; ++i) p[i] = x[i];
+#endif
+}
+// a b + c, rounded once where the machine can. Compilers may do so for one loop and not for another one, as GCC does on
+// AMD's processors where a sum has few others beside it; then the same sum in both would differ.
+static INLINE vec multiply_add(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
 #endif
 }
 // All ones in the first n lanes.
