@@ -41,7 +41,7 @@ class LinkedSparseAccess(SparseAccess):
     and following them takes K rows, not a matrix. A slot that is taken anew leaves its old place in the order.
 
     Each head emits, besides, the read modes pi (softmax) and the power of sharpening (1 + softplus). Arguments, errors
-    and the rest as ``SparseAccess``. There is no kernel for it.
+    and the rest as ``SparseAccess``.
     """
 
     def _more_sizes(self) -> list[int]:

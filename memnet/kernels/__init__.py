@@ -38,8 +38,8 @@ def find(cell: Any, inputs: Tensor, state: Any) -> Kernel | None:
     on the CPU: for such a cell, also with a ``NormalizedController`` or ``BypassedOutput``, whose read heads use
     ``LinkAddressing`` and whose write heads use ``AllocationAddressing``, both around ``ContentAddressing(CosineScore,
     Softmax)`` or both with ``MaskedCosineScore``, with all their options. There is one for sparse access memory on the
-    CPU: for a ``MemoryCell`` of an ``LSTMController`` or ``FeedForwardController`` and a ``SparseAccess`` with
-    ``ExactSearch``, without ``max_gradient``.
+    CPU: for a ``MemoryCell`` of an ``LSTMController`` or ``FeedForwardController`` and a ``SparseAccess`` or
+    ``LinkedSparseAccess`` with ``ExactSearch``, without ``max_gradient``.
 
     They step aside for anything else: a subclass (its equations may be others), another dtype, hooks (somebody watches
     the steps), autocast, compilation, ``torch.func``. So they do where no C++ compiler is found, or the GPU's kernel
