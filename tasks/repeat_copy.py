@@ -11,11 +11,12 @@ from torch import Tensor
 from memnet.checks import check_fraction, check_positive
 
 from .base import SequenceBatch, check_order
+from .curriculum import GrowingTask
 from .sampling import Draws, Sampler
-from .sequence import SequenceTask, place, to_batch
+from .sequence import place, to_batch
 
 
-class RepeatCopy(SequenceTask):
+class RepeatCopy(GrowingTask):
     """Give back a sequence of random vectors a given number of times, then say that this was all.
 
     Time steps for length L and R repeats: L random bit vectors; one step with the count, alone on its channel; L * R
@@ -97,6 +98,14 @@ class RepeatCopy(SequenceTask):
         targets[row, end, self.num_bits] = 1
         mask[row, end] = True
         return to_batch(inputs, targets, mask, end + 1)
+
+    def up_to(self, longest: int) -> Sampler:
+        """Training samples of up to so many vectors, repeated up to as many times."""
+        lengths, repeats = (
+            (min(least, longest), min(most, longest))
+            for least, most in ((self.min_length, self.max_length), (self.min_repeats, self.max_repeats))
+        )
+        return partial(self.sample, lengths=lengths, repeats=repeats, zero_vectors=self.zero_vectors)
 
     def normalize(self, repeats: np.ndarray) -> np.ndarray:
         """The count as the model sees it: mean 0 and variance 1 over the repeats trained on.

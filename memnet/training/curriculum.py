@@ -20,7 +20,7 @@ class Curriculum(Callback):
 
     Args:
         start: the greatest length at first, in what the task counts: vectors of ``tasks.Copy``, items of
-            ``tasks.AssociativeRecall``.
+            ``tasks.AssociativeRecall``, vectors and repeats of ``tasks.RepeatCopy``.
         stop: where it ends.
         bound: greater than 0, in nats for each bit of the targets; a guess costs 0.69.
         num_batches: how many batches are looked at.

@@ -80,6 +80,16 @@ def test_repeat_copy_with_one_number_of_repeats_shows_zero():
     assert (batch.mask.sum(1) % 3 == 1).all()
 
 
+def test_repeat_copy_can_grow():
+    """In vectors and repeats; the count is shown on the whole task's scale."""
+    task = RepeatCopy(max_length=5, max_repeats=8, zero_vectors=0.5)
+    batch = task.up_to(3)(draws(300))
+    check_batch(batch, lambda steps: slow.repeat_copy(steps, 8, 4.5, math.sqrt(5.25)))
+    assert int(batch.lengths.max()) == 3 + 1 + 3 * 3 + 1
+    assert (batch.inputs[:, 0].sum(-1) == 0).sum() > 75  # vectors of zeros
+    assert 5 + 1 + 4 * 7 + 1 < int(task.up_to(7)(draws(300)).lengths.max()) <= 5 + 1 + 5 * 7 + 1
+
+
 @pytest.mark.parametrize("arguments", [{}, {"min_items": 2, "max_items": 2}, {"item_length": 5, "num_bits": 7}])
 def test_associative_recall_answers_the_next_item(arguments):
     task = AssociativeRecall(**arguments)
