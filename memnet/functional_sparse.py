@@ -81,8 +81,8 @@ def read_rows_gradient(
     return grad_query, grad_strength, grad_rows
 
 
-class LinkedRead(NamedTuple):
-    """What reading by content and by links gives: the rows with the largest weights, K of them."""
+class Reading(NamedTuple):
+    """What a step reads, with which weights, and where."""
 
     reads: Float[Tensor, "batch head val"]
     weights: Float[Tensor, "batch head near"]
@@ -98,7 +98,7 @@ def read_linked_rows(
     rows: Float[Tensor, "batch head seen val"],
     there: Bool[Tensor, "batch head seen"],
     slots: Int64[Tensor, "batch head seen"],
-) -> LinkedRead:
+) -> Reading:
     """w = pi_1 b + pi_2 c + pi_3 f (DNC, "Read weighting"), of which the K largest are kept and sharpened (NTM eq. 9).
 
     The 3 K rows that are seen: K from which the links lead to what was read last (b), K that are like the query (c),
@@ -120,10 +120,8 @@ def read_linked_rows(
     content = read_rows(query, strength, rows[:, :, near], there[:, :, near]).weights
     backward, by_content, forward = modes.split(1, -1)
     weights = torch.cat([backward * prev_weights, by_content * content, forward * prev_weights], -1) * there
-    both = rearrange(there, "batch head one -> batch head one 1") & rearrange(
-        there, "batch head two -> batch head 1 two"
-    )
-    same = both & (slots[..., :, None] == slots[..., None, :])
+    numbers = torch.where(there, slots, -1)
+    same = there[..., None] & (numbers[..., :, None] == numbers[..., None, :])
     first = there & ~same.tril(-1).any(-1)
     weights = einsum(weights, same.to(weights.dtype), "batch head two, batch head one two -> batch head one") * first
     first = first & ~(weights <= 0)
@@ -132,7 +130,7 @@ def read_linked_rows(
     weights = sharpen(weights.gather(-1, kept), sharpening, first) * first
     kept_rows = rows.gather(2, kept[..., None].expand(*kept.shape, rows.shape[-1]))
     reads = einsum(weights, kept_rows, "batch head near, batch head near val -> batch head val")
-    return LinkedRead(reads, weights, slots.gather(-1, kept) * first)
+    return Reading(reads, weights, slots.gather(-1, kept) * first)
 
 
 def sparse_write_weights(

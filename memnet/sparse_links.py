@@ -8,9 +8,9 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from memnet.functional_sparse import link_slots, read_linked_rows
+from memnet.functional_sparse import Reading, link_slots, read_linked_rows
 from memnet.sparse_access import SparseAccess
-from memnet.sparse_memory import OpenMemory, Reading, ReadingGradient, SparseState, copy_of_part
+from memnet.sparse_memory import OpenMemory, ReadingGradient, SparseState, copy_of_part
 from memnet.sparse_search import Search, untouched_zeros
 
 NUM_MODES = 3
@@ -85,7 +85,7 @@ class LinkedMemory(OpenMemory):
         query, strength, modes, sharpening = looking
         slots, there = seen
         rows = self.gather(slots)
-        return Reading(*read_linked_rows(query, strength, modes, sharpening, prev_weights, rows, there, slots))
+        return read_linked_rows(query, strength, modes, sharpening, prev_weights, rows, there, slots)
 
     def read_gradient(
         self, looking: Sequence[Tensor], prev_weights: Tensor, seen: Sequence[Tensor], grad: Sequence[Tensor | None]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from memnet.functional_sparse import (
+    Reading,
     note_access,
     read_rows,
     read_rows_gradient,
@@ -29,14 +30,6 @@ class SparseState(NamedTuple):
     last_access: Int64[Tensor, "batch slot"]
     in_use: Int64[Tensor, " batch"]
     time: Int64[Tensor, " batch"]
-
-
-class Reading(NamedTuple):
-    """What a step reads, with which weights, and where."""
-
-    reads: Float[Tensor, "batch head val"]
-    weights: Float[Tensor, "batch head near"]
-    slots: Int64[Tensor, "batch head near"]
 
 
 class ReadingGradient(NamedTuple):
