@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from memnet.cells import LSTMState
 from memnet.checks import check_inputs, check_lengths, check_positive
+from memnet.models.recurrent import needs_float32
 
 
 class LSTM(nn.Module):
@@ -48,6 +49,10 @@ class LSTM(nn.Module):
                 finite; lengths do not fit the inputs.
         """
         check_inputs(inputs, self.input_size)
+        if needs_float32(self.lstm, inputs.device):
+            wide = None if state is None else LSTMState(*(x.float() for x in state))
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(inputs.float(), wide, lengths)
         batch_size, time, _ = inputs.shape
         if state is None:
             state = LSTMState(

@@ -4,6 +4,7 @@ A layer over all its steps is one call of PyTorch; nothing here runs step by ste
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -148,10 +149,38 @@ _KINDS: dict[type[nn.RNNBase], _Kind] = {
 }
 
 
+def needs_float32(unit: nn.RNNBase, device: torch.device) -> bool:
+    """Whether autocast would hand PyTorch's fused LSTM a type that it has no instructions for on this processor.
+
+    It does not ask before: bfloat16 where there is no AVX-512 ends in an error of oneDNN's.
+
+    Args:
+        unit: the layers.
+        device: where they run.
+    """
+    if type(unit) is not nn.LSTM or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return not _fused_lstm_takes(torch.get_autocast_dtype("cpu"))
+
+
+@cache
+def _fused_lstm_takes(dtype: torch.dtype) -> bool:
+    supported = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return not torch.backends.mkldnn.is_available() or dtype not in supported or bool(supported[dtype]())
+
+
 def _run(
     unit: nn.RNNBase, x: Tensor, start: RecurrentState | None, padding: Padding | None
 ) -> tuple[Tensor, list[Tensor]]:
     """A layer's outputs, and its last states, each (direction batch hidden)."""
+    if needs_float32(unit, x.device):
+        if start is not None:
+            start = RecurrentState(start.hidden.float(), None if start.cell is None else start.cell.float())
+        with torch.autocast("cpu", enabled=False):
+            return _run(unit, x.float(), start, padding)
     begin: Any = None
     if start is not None:
         parts = [rearrange(part, "batch 1 hidden -> 1 batch hidden") for part in start if part is not None]

@@ -6,6 +6,7 @@ import torch
 from reference import seq2seq as slow
 from torch import nn
 
+from memnet import LSTM
 from memnet.models import recurrent
 from memnet.models.encoders import reverse_within
 from memnet.models.recurrent import Padding, RecurrentStack, RecurrentState
@@ -139,6 +140,32 @@ def test_padded_batches_run_under_autocast(unit):
     # bfloat16 has 8 bits: outputs of at most 1 are off by some 2^-9 for each of a few layers and steps.
     torch.testing.assert_close(outputs.float()[padding.is_real], expected[padding.is_real], rtol=0, atol=0.05)
     assert all(torch.isfinite(parameter.grad).all() for parameter in stack.parameters())
+
+
+@pytest.mark.parametrize("network", ["stack", "LSTM"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_where_the_processor_has_no_half_precision_an_lstm_stays_in_float32(network, dtype, monkeypatch):
+    """PyTorch's fused LSTM does not look and ends in an error."""
+    monkeypatch.setattr(recurrent, "_fused_lstm_takes", lambda dtype: False)
+    x, lengths = torch.randn(BATCH, TIME, INPUT), LENGTHS
+    if network == "stack":
+        stack, padding = RecurrentStack(INPUT, HIDDEN, 2), Padding.of(lengths, TIME, torch.device("cpu"))
+
+        def run():
+            outputs, state = stack(x, padding=padding)
+            return outputs[padding.is_real], stack(x[:, :2], state)[0]
+    else:
+        model = LSTM(INPUT, 3, hidden_size=HIDDEN, num_layers=2)
+
+        def run():
+            outputs, state = model(x, lengths=lengths)
+            return outputs, model(x[:, :2], state)[0]
+
+    expected = run()
+    with torch.autocast("cpu", dtype):
+        got = run()
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_full_batches_have_no_padding():
