@@ -25,6 +25,9 @@ from memnet.training.runs import newest_checkpoint
 
 CONFIGS = Path("configs")
 FASTER = 10
+STOPPED = (130, 143)
+"""What a training ends with that somebody has stopped, by Ctrl-C or a signal: so that this ends, too."""
+
 WORDS = 16
 """How many words a sentence of a translation is counted as, where a batch is so many words."""
 
@@ -88,6 +91,8 @@ def train(name: str, words: list[str], folder: Path) -> Training:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
             main(["fit", *words, *quiet])
     except SystemExit as ended:
+        if ended.code in STOPPED:
+            raise
         if ended.code not in (None, 0):
             lines = [line for line in told.getvalue().splitlines() if line.startswith("memnet: ")]
             return Training(0, " ".join(lines) or f"exit code {ended.code}: {told.getvalue()[-300:]}")
