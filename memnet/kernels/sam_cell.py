@@ -118,6 +118,11 @@ def _access_tensors(access: SparseState | LinkedState) -> list[Tensor]:
     return [*access.sparse, access.after, access.before] if isinstance(access, LinkedState) else [*access]
 
 
+def without_links(access: SparseState | LinkedState) -> SparseState:
+    """The part of a state that every sparse memory has."""
+    return access.sparse if isinstance(access, LinkedState) else access
+
+
 def state_of(tensors: list[Tensor], links: bool) -> MemoryState:
     """The state whose ``state_tensors`` these are; with links or without."""
     *rest, reads = tensors
@@ -158,7 +163,7 @@ def fits_shapes(cell: Any, inputs: Tensor, state: Any) -> bool:
 
 def _are_in_use(access: SparseState | LinkedState, slots: int) -> bool:
     """Whether slots that were read, written and linked lie among those in use: the kernel takes their word for it."""
-    sparse = access.sparse if isinstance(access, LinkedState) else access
+    sparse = without_links(access)
     used = sparse.in_use
     if used.device.type != "cpu" or int(used.max()) > slots:
         return False

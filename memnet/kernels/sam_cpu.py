@@ -7,7 +7,7 @@ from torch import Tensor
 
 from memnet.functional import NORM_EPS, SHARPEN_EPS
 from memnet.kernels import sequence_cpu
-from memnet.kernels.sam_cell import fits_shapes, parameters, sizes_of, state_of, state_tensors
+from memnet.kernels.sam_cell import fits_shapes, parameters, sizes_of, state_of, state_tensors, without_links
 
 SOURCE = "sam_cpu.cpp"
 
@@ -26,7 +26,7 @@ def run(cell: Any, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[
     batch, time, _ = inputs.shape
     training = sequence_cpu.needs_gradients(inputs, *tensors)
     sizes = sizes_of(cell)
-    used = int((state.access.sparse if sizes.links else state.access).in_use.max())
+    used = int(without_links(state.access).in_use.max())
     sparse = 2 * used <= sizes.slots
     call = sequence_cpu.Call(
         SOURCE,

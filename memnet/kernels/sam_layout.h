@@ -107,7 +107,6 @@ struct LinkedRows {
   int64_t heads, near, width;
 
   int64_t reading() const { return near * (4 + width) + 1; }
-  static LinkedRows of(const Problem& p, float* base) { return {base, p.read_heads, p.near, p.width}; }
   int64_t size() const { return heads * reading(); }
   LinkedReading of(int64_t r, int64_t head) const {
     float* start = base + r * size() + head * reading();
@@ -126,7 +125,7 @@ struct Kept : KeptRows {
       : KeptRows(p, order, arena, group_size, p.interface()) {
     read = {arena.take(rows * ReadRows::size(p)), p.read_heads, p.near, p.width};
     first = {arena.take(p.batch * ReadRows::size(p)), p.read_heads, p.near, p.width};
-    linked = LinkedRows::of(p, nullptr);
+    linked = {nullptr, p.read_heads, p.near, p.width};
     linked.base = arena.take(p.links ? rows * linked.size() : 0);
     in_use = of_floats<int32_t>(arena, p.batch);
   }

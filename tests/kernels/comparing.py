@@ -120,7 +120,7 @@ def states(model: Model, batch: int) -> list[Tensor]:
 def _in_use(state: Any) -> Any:
     """A sparse state with all slots in use, half of them, or as few as can be, in turn; some accessed at once."""
     links = isinstance(state.access, LinkedState)
-    memory, slots, weights, least_used, last_access, in_use, _ = state.access.sparse if links else state.access
+    memory, slots, weights, least_used, last_access, in_use, _ = sam_cell.without_links(state.access)
     heads, near, size = least_used.shape[1], slots.shape[2], memory.shape[1]
     slots, least_used, last_access, in_use = (x.clone() for x in (slots, least_used, last_access, in_use))
     for item in range(len(memory)):
@@ -183,7 +183,7 @@ def results(
 def comparable(state: Any) -> list[Tensor]:
     """A state's tensors; in those of a sparse one it does not matter in which order a head's slots are listed."""
     access, links = state.access, isinstance(state.access, LinkedState)
-    sparse = access.sparse if links else access
+    sparse = sam_cell.without_links(access)
     if not isinstance(sparse, SparseState):
         return tensors_of(state)
     slots, weights = sparse.read_slots, sparse.read_weights
