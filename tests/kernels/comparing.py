@@ -183,9 +183,9 @@ def results(
 def comparable(state: Any) -> list[Tensor]:
     """A state's tensors; in those of a sparse one it does not matter in which order a head's slots are listed."""
     access, links = state.access, isinstance(state.access, LinkedState)
-    sparse = sam_cell.without_links(access)
-    if not isinstance(sparse, SparseState):
+    if not isinstance(access, SparseState | LinkedState):
         return tensors_of(state)
+    sparse = sam_cell.without_links(access)
     slots, weights = sparse.read_slots, sparse.read_weights
     dense = weights.new_zeros(*slots.shape[:2], sparse.memory.shape[1]).scatter_add(2, slots, weights)
     read = torch.zeros_like(dense).scatter(2, slots, 1.0)
