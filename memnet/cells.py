@@ -16,6 +16,11 @@ from memnet.access import Access
 from memnet.checks import check_fraction, check_greater_than_zero, check_positive, check_size
 from memnet.functional import bound_gradient
 
+MAX_GRADIENT = 1e6
+"""Where models with a memory clip the gradient of their state: far above what training that goes well meets, and low
+enough that one step cannot take what is below it past float32.
+"""
+
 
 class Cell(nn.Module, abc.ABC):
     """One step of a recurrent network: ``output, state = cell(x, state)``.
@@ -188,7 +193,7 @@ class MemoryCell(Cell):
         output_size: width of the output.
         max_gradient: greater than 0; on their way back through time, elements of the state's gradient that are larger
             are clipped at every step (Graves 2013, sec. 2.1). Sharpening and reading by content can magnify gradients
-            at each step, and over hundreds of steps past what float32 holds. None clips nothing.
+            at each step, and over tens of steps past what float32 holds. None clips nothing.
         bypass_dropout: see ``BypassedOutput``; 0 for none.
 
     Raises:

@@ -131,8 +131,9 @@ def bound_gradient(x: Tensor, max_gradient: float) -> Tensor:
     """``x``, whose gradient is clipped elementwise to [-max_gradient, max_gradient] on its way back through here.
 
     As Graves 2013 ("Generating sequences with recurrent neural networks", sec. 2.1) does inside recurrent layers.
+    Forward-mode derivatives are not clipped.
     """
-    return _BoundGradient.apply(x, max_gradient)
+    return _BoundGradient.apply(x, max_gradient) if torch.is_grad_enabled() else x
 
 
 class _BoundGradient(torch.autograd.Function):
@@ -149,6 +150,10 @@ class _BoundGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp(-ctx.max_gradient, ctx.max_gradient), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return tangent.view_as(tangent)
 
 
 @in_full_precision

@@ -7,7 +7,7 @@ import torch
 from reference.paper import paper_ntm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from memnet import NTM, FeedForwardController, LSTMController, kernels, unroll
+from memnet import DNC, MANN, NTM, FeedForwardController, LSTMController, kernels, unroll
 
 
 def test_lstm_controller_is_torchs_lstm():
@@ -99,3 +99,32 @@ def test_a_bound_that_is_none_is_refused():
     for bound in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"max_gradient is {bound}, but must be greater than 0"):
             NTM(3, 2, max_gradient=bound)
+
+
+@pytest.mark.parametrize("make", [NTM, DNC, MANN])
+def test_gradients_do_not_overflow(make):
+    """Large weights magnify them at every step: what training at too high a rate ends in."""
+
+    def largest_gradient(**bound: None) -> float:
+        torch.manual_seed(1)
+        model = make(4, 3, num_slots=6, slot_size=4, controller=lambda size: FeedForwardController(size, 8), **bound)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(20)
+        model(torch.randn(2, 200, 4))[0][:, -1].sum().backward()
+        return float(torch.cat([each.grad.flatten() for each in model.parameters()]).abs().max())
+
+    assert largest_gradient() < 1e9
+    assert not largest_gradient(max_gradient=None) < 1e12  # or NaN
+
+
+def test_forward_derivatives_pass_a_bound():
+    cell = NTM(3, 2, num_slots=5, slot_size=4).double().cell
+    x, along = torch.randn(2, 2, 6, 3, dtype=torch.float64)
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        return unroll(cell, inputs)[0].square().sum()
+
+    assert cell.max_gradient is not None
+    _, derivative = torch.func.jvp(run, (x,), (along,))
+    torch.testing.assert_close(derivative, (torch.func.grad(run)(x) * along).sum())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from memnet.access import ReadWriteAccess
 from memnet.addressing import Addressing, AllocationAddressing, ContentAddressing, LinkAddressing
-from memnet.cells import Cell, LSTMController, MemoryCell
+from memnet.cells import MAX_GRADIENT, Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
 from memnet.models.unrolled import UnrolledModel
 from memnet.scores import CosineScore, MaskedCosineScore
@@ -45,7 +45,7 @@ class DNC(UnrolledModel):
         write_addressing: how write heads find slots; by default content and allocation.
         memory_start: the memory at the beginning of a sequence; zeros by default.
         checkpoint_every: see ``memnet.unroll``; for sequences too long for memory.
-        max_gradient: see ``memnet.MemoryCell``; for sequences so long that gradients overflow.
+        max_gradient: see ``memnet.MemoryCell``; 1e6 by default, which only gradients about to overflow exceed.
         compile_steps: see ``memnet.unroll``; for long trainings.
 
     Raises:
@@ -70,7 +70,7 @@ class DNC(UnrolledModel):
         write_addressing: Addressing | None = None,
         memory_start: MemoryStart | None = None,
         checkpoint_every: int | None = None,
-        max_gradient: float | None = None,
+        max_gradient: float | None = MAX_GRADIENT,
         compile_steps: bool = False,
     ):
         check_positive("input_size", input_size)

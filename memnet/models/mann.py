@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from memnet.access import ReadWriteAccess
 from memnet.addressing import ContentAddressing, LeastUsedAddressing
-from memnet.cells import Cell, LSTMController, MemoryCell
+from memnet.cells import MAX_GRADIENT, Cell, LSTMController, MemoryCell
 from memnet.checks import check_positive
 from memnet.models.unrolled import UnrolledModel
 from memnet.scores import CosineScore
@@ -34,7 +34,7 @@ class MANN(UnrolledModel):
         controller: makes the controller from the width of its input; ``LSTMController`` by default.
         memory_start: the memory at the beginning of a sequence; constant 1e-6 by default.
         checkpoint_every: see ``memnet.unroll``; for sequences too long for memory.
-        max_gradient: see ``memnet.MemoryCell``; for sequences so long that gradients overflow.
+        max_gradient: see ``memnet.MemoryCell``; 1e6 by default, which only gradients about to overflow exceed.
         compile_steps: see ``memnet.unroll``; several times faster after a minute of compiling.
 
     Raises:
@@ -53,7 +53,7 @@ class MANN(UnrolledModel):
         controller: Callable[[int], Cell] | None = None,
         memory_start: MemoryStart | None = None,
         checkpoint_every: int | None = None,
-        max_gradient: float | None = None,
+        max_gradient: float | None = MAX_GRADIENT,
         compile_steps: bool = False,
     ):
         check_positive("input_size", input_size)
