@@ -151,9 +151,9 @@ struct Forward : CellForward {
     return touch;
   }
 
-  // w = softmax(beta K[q, M(s_i)]) over the nearest slots, and r = sum_i w(i) M(s_i) (sec. 3.1, eq. 2 and 4).
-  void read(const float* memory, const float* inverse_norms, const Emission& y, const Nearest& nearest,
-            const Reading& reading, float* reads) const {
+  // w = softmax(beta K[q, M(s_i)]) over the nearest slots (sec. 3.1, eq. 4). Keeps their rows.
+  void weigh(const float* memory, const float* inverse_norms, const Emission& y, const Nearest& nearest,
+             const Reading& reading) const {
     const float inverse_query = inverse_norm(p.width, y.query(), p.norm_epsilon);
     const int64_t count = nearest.count;
     for (int64_t k = 0; k < count; ++k) {
@@ -167,13 +167,15 @@ struct Forward : CellForward {
     const float strength = y.strength(), bound = strength * reading.cosine[0];
     apply(count, reading.cosine, reading.weights, [&](vec cosine) { return exponential(strength * cosine - bound); });
     const float factor = 1.0f / std::accumulate(reading.weights, reading.weights + count, 0.0f);
-    std::fill(reads, reads + p.width, 0.0f);
-    for (int64_t k = 0; k < count; ++k) {
-      reading.weights[k] *= factor;
-      add_scaled(p.width, reading.weights[k], reading.rows + k * p.width, reads);
-    }
+    for (int64_t k = 0; k < count; ++k) reading.weights[k] *= factor;
     std::fill(reading.slots + count, reading.slots + p.near, 0);
     std::fill(reading.weights + count, reading.weights + p.near, 0.0f * factor);  // NaN among NaN
+  }
+
+  // r = sum_i w(i) M(s_i) (sec. 3.1, eq. 2).
+  void read(const Reading& reading, int64_t count, float* reads) const {
+    std::fill(reads, reads + p.width, 0.0f);
+    for (int64_t k = 0; k < count; ++k) add_scaled(p.width, reading.weights[k], reading.rows + k * p.width, reads);
   }
 
   // Writing and reading of one item.
@@ -198,10 +200,12 @@ struct Forward : CellForward {
     for (int64_t h = 0; h < heads; ++h) {
       const Reading reading = kept.read.of(r, h);
       const Emission y{interface + h * p.emission(), p.width};
-      read(memory, inverse_norms, y, s.nearest[h], reading, reads + h * p.width);
+      weigh(memory, inverse_norms, y, s.nearest[h], reading);
       if (p.links)
         read_linked(p, memory, y, reading, s.nearest[h].count, before(h), links_of(item), s.candidates,
                     kept.linked.of(r, h), reads + h * p.width);
+      else
+        read(reading, s.nearest[h].count, reads + h * p.width);
       const Past now = read_in(r, h);
       for (int64_t k = 0; k < p.near; ++k) *touched++ = {now.slots[k], now.weights[k]};
     }
