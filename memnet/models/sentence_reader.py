@@ -1,11 +1,12 @@
 """Stories for recurrent networks: sentence by sentence, then the question as often as it takes."""
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from memnet.checks import check_positive, check_story
+from memnet.models.lstm import LSTM
 from memnet.models.story_encoding import MASK_STD, LearnedMask, SentenceEncoding, encode
 from memnet.models.story_reader import check_reading_network
 from memnet.story_sharing import without_gaps
@@ -22,6 +23,12 @@ class SentenceReader(nn.Module):
 
     Beside ``StoryReader``, which reads word by word as Graves et al. (2016) did, there are several times fewer steps.
 
+    What a sentence is good for shows only in what comes after it: in other facts, and in the question. With
+    ``bidirectional`` an LSTM reads all of it from the end to the beginning first, and what it says at a step is added
+    to the network's input there, so that the network knows what to look for before it writes (a backward pass before
+    the memory's, as in Franke, Niehues and Waibel 2018, "Robust and Scalable Differentiable Neural Computer for
+    Question Answering", https://arxiv.org/abs/1807.02658; there it meets the controller's output).
+
     >>> import torch, memnet
     >>> model = memnet.SentenceReader(memnet.LSTM(8, 20, hidden_size=32, num_layers=1), vocab_size=20)
     >>> story = torch.tensor([[[3, 4, 5], [6, 4, 0]]])  # two sentences, of three words and two
@@ -35,12 +42,20 @@ class SentenceReader(nn.Module):
         vocab_size: how many words there are, the null word (0), which is padding, among them.
         num_asks: how often the question is put.
         num_words: how many words the longest sentence or question has.
+        bidirectional: whether the network's input says what comes later, too.
 
     Raises:
         ValueError: a number is not positive, the network does not say its sizes, or there are more answers than words.
     """
 
-    def __init__(self, network: nn.Module, vocab_size: int, num_asks: int = 4, num_words: int = 16):
+    def __init__(
+        self,
+        network: nn.Module,
+        vocab_size: int,
+        num_asks: int = 4,
+        num_words: int = 16,
+        bidirectional: bool = False,
+    ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
         self.embedding_size, self.num_answers = check_reading_network(network, vocab_size)
@@ -53,6 +68,8 @@ class SentenceReader(nn.Module):
         self.question_encoding = LearnedMask(num_words, self.embedding_size, MASK_STD)
         self.encoding_norm = nn.LayerNorm(self.embedding_size)
         self.asks = nn.Parameter(torch.randn(num_asks, self.embedding_size))
+        size = self.embedding_size
+        self.backward_lstm = LSTM(size, size, hidden_size=size, num_layers=1) if bidirectional else None
 
     def forward(
         self, story: Int64[Tensor, "batch sentence word"], question: Int64[Tensor, "batch asked"]
@@ -78,8 +95,20 @@ class SentenceReader(nn.Module):
         inputs = asked.new_zeros(len(story), int(lengths.max()), self.embedding_size)
         inputs = inputs.index_put((item, place), self._encode(self.sentence_encoding, story[item, place]))
         inputs = inputs.index_put((rearrange(items, "batch -> batch 1"), steps), asked)
+        if self.backward_lstm is not None:
+            later, _ = self.backward_lstm(_reverse(inputs, lengths), lengths=lengths)
+            inputs = inputs + _reverse(later, lengths)
         outputs, _ = self.network(inputs, lengths=lengths)
         return outputs[items, lengths - 1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
         return self.encoding_norm(encode(encoding, self.words, ids))
+
+
+def _reverse(
+    sequences: Float[Tensor, "batch time emb"], lengths: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch time emb"]:
+    """Each sequence from its last step to its first; what pads it is without meaning before and after."""
+    steps = torch.arange(sequences.shape[1], device=lengths.device)
+    places = (rearrange(lengths, "batch -> batch 1") - 1 - steps).clamp(min=0)
+    return sequences.gather(1, repeat(places, "batch time -> batch time emb", emb=sequences.shape[2]))

@@ -48,9 +48,25 @@ def test_sentences_come_in_their_order_and_then_the_question_several_times():
         torch.testing.assert_close(heard[item, : len(expected)], torch.stack(expected))
 
 
+def test_what_comes_later_is_heard_too():
+    """Each item alone, turned around by hand."""
+    model = reader(Hears(), bidirectional=True)
+    answers = model(STORY, QUESTION)
+    heard, lengths = model.network.heard, model.network.lengths
+    assert answers.tolist() == [[4, 5], [3, 4]]
+    later, model.backward_lstm = model.backward_lstm, None
+    model(STORY, QUESTION)
+    for item, length in enumerate(lengths.tolist()):
+        alone = model.network.heard[item : item + 1, :length]
+        expected = alone + later(alone.flip(1))[0].flip(1)
+        torch.testing.assert_close(heard[item : item + 1, :length], expected)
+        assert not torch.allclose(heard[item, :length], alone[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("network", [LSTM(4, 6, 5, 2), DNC(4, 6, num_slots=5, slot_size=3)], ids=["LSTM", "DNC"])
-def test_padding_and_other_stories_change_nothing(network):
-    model = reader(copy.deepcopy(network)).double()
+def test_padding_and_other_stories_change_nothing(network, bidirectional):
+    model = reader(copy.deepcopy(network), bidirectional=bidirectional).double()
     together = model(STORY, QUESTION)
     alone = torch.cat([model(STORY[:1], QUESTION[:1, :2]), model(STORY[1:, :1, :1], QUESTION[1:])])
     torch.testing.assert_close(together, alone)
@@ -62,8 +78,9 @@ def test_a_question_about_nothing_is_answered():
     assert reader()(torch.zeros(2, 1, 3, dtype=torch.int64), QUESTION).isfinite().all()
 
 
-def test_every_parameter_learns():
-    model = reader()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_parameter_learns(bidirectional):
+    model = reader(bidirectional=bidirectional)
     model(STORY, QUESTION).square().sum().backward()
     assert all(x.grad.any() for x in model.parameters())
     assert (model.words.grad.any(1).nonzero().flatten() + 1).tolist() == [3, 4, 5, 6, 7, 8, 9]
