@@ -131,9 +131,16 @@ def bound_gradient(x: Tensor, max_gradient: float) -> Tensor:
     """``x``, whose gradient is clipped elementwise to [-max_gradient, max_gradient] on its way back through here.
 
     As Graves 2013 ("Generating sequences with recurrent neural networks", sec. 2.1) does inside recurrent layers.
-    Forward-mode derivatives are not clipped.
+    In forward mode there is nothing to clip: it is passed by, as torch.compile takes no Function with a jvp of its own.
     """
-    return _BoundGradient.apply(x, max_gradient) if torch.is_grad_enabled() else x
+    if not torch.is_grad_enabled() or in_forward_mode():
+        return x
+    return _BoundGradient.apply(x, max_gradient)
+
+
+def in_forward_mode() -> bool:
+    """Whether derivatives are being computed in forward mode."""
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 class _BoundGradient(torch.autograd.Function):
@@ -150,10 +157,6 @@ class _BoundGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp(-ctx.max_gradient, ctx.max_gradient), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return tangent.view_as(tangent)
 
 
 @in_full_precision

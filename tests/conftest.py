@@ -1,5 +1,6 @@
 """What every test file shares. Tests run with the shape annotations of memnet checked (see pyproject.toml)."""
 
+import inspect
 from collections.abc import Iterator
 
 import jaxtyping
@@ -8,6 +9,18 @@ import torch
 
 # Two pytest workers share two cores; on tensors this small more threads only wait for one another.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _functions_that_can_be_compiled() -> Iterator[None]:
+    """torch.compile looks through the shape checks of functions, which only tests have, but not of a Function's."""
+    from memnet import functional  # not before its shapes are checked
+
+    own = functional._BoundGradient
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("forward", "setup_context", "backward"):
+            patch.setattr(own, name, staticmethod(inspect.unwrap(getattr(own, name))))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_gradients_do_not_overflow(make):
     assert not largest_gradient(max_gradient=None) < 1e12  # or NaN
 
 
-def test_forward_derivatives_pass_a_bound():
+def test_forward_derivatives_are_not_clipped():
     cell = NTM(3, 2, num_slots=5, slot_size=4).double().cell
     x, along = torch.randn(2, 2, 6, 3, dtype=torch.float64)
 

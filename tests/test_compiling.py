@@ -1,7 +1,6 @@
 """The compiled loop equals the plain one. Compiling takes long, so the tests share one cell's step where they can."""
 
 import copy
-import inspect
 import pickle
 import warnings
 from functools import partial
@@ -20,7 +19,6 @@ from memnet import (
     FeedForwardController,
     LSTMController,
     compiling,
-    functional,
     kernels,
     record,
     unroll,
@@ -82,12 +80,7 @@ def assert_same_outputs(cell, *arguments, **options):
 @pytest.fixture(scope="module")
 def cell():
     """A step with None in its state, clipped gradients and an addressing from outside the package."""
-    own = functional._BoundGradient
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("forward", "setup_context", "backward"):
-            # torch.compile looks through the shape checks of functions, which only tests have, but not through these.
-            patch.setattr(own, name, staticmethod(inspect.unwrap(getattr(own, name))))
-        yield make_model(max_gradient=0.05).cell
+    return make_model(max_gradient=0.05).cell
 
 
 @pytest.fixture
@@ -107,6 +100,14 @@ def test_max_gradient_matters_here(cell, inputs):
     unbound.max_gradient = None
     without = results(unbound, inputs, compile_steps=False)
     assert any((one - other).abs().max() > 1e-3 for one, other in zip(with_bound, without, strict=True))
+
+
+def test_another_bound(cell, inputs):
+    """Which torch.compile would take for a variable, as it has seen one before."""
+    results(cell, inputs)
+    other = make_model(max_gradient=0.1).cell
+    assert_same(other, inputs)
+    assert not compiling._captured[other].broken
 
 
 def test_padded_sequences(cell, inputs):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from memnet.access import ReadWriteAccess, ReadWriteState
 from memnet.addressing import ContentAddressing, LocationAddressing, LocationState
 from memnet.cells import FeedForwardController, LSTMController, LSTMState, MemoryCell, MemoryState
+from memnet.functional import in_forward_mode
 from memnet.normalizers import Softmax
 from memnet.scores import CosineScore
 
@@ -188,7 +189,7 @@ def is_plain_call() -> bool:
         or torch.jit.is_tracing()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch.autograd.forward_ad._current_level >= 0
+        or in_forward_mode()
     )
 
 
