@@ -16,8 +16,6 @@ from memnet.cells import Cell
 from memnet.compiling.programs import Programs, build
 
 _ON_SIDE_EFFECTS = "side_effect_replay_policy"
-_CONSTANT_NUMBERS = partial(torch._dynamo.config.patch, specialize_float=True)
-"""A number of a cell's is written into its programs. The second cell's would else become a variable of them all."""
 
 
 class MisfitError(Exception):
@@ -147,7 +145,7 @@ class Captured:
         """
         self._calls.clear()
         step = self._step(torch.is_grad_enabled(), keep is not None)
-        with _without_shape_checks(), _no_side_effects(), _CONSTANT_NUMBERS():
+        with _without_shape_checks(), _no_side_effects(), _numbers_as_they_are():
             output, new_leaves = step(cell, x, keep, layout.leaves(tensors), layout.spec)
         if len(self._calls) != 1:
             raise MisfitError("a step is not one graph.")
@@ -215,6 +213,11 @@ def _without_shape_checks() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _numbers_as_they_are() -> AbstractContextManager[None]:
+    """What a cell's number is stands in its programs. Where another cell's differs, it would else become a variable."""
+    return torch._dynamo.config.patch(specialize_float=True)
 
 
 def _no_side_effects() -> AbstractContextManager[None]:

@@ -25,9 +25,9 @@ class SentenceReader(nn.Module):
 
     What a sentence is good for shows only in what comes after it: in other facts, and in the question. With
     ``bidirectional`` an LSTM reads all of it from the end to the beginning first, and what it says at a step is added
-    to the network's input there, so that the network knows what to look for before it writes (a backward pass before
-    the memory's, as in Franke, Niehues and Waibel 2018, "Robust and Scalable Differentiable Neural Computer for
-    Question Answering", https://arxiv.org/abs/1807.02658; there it meets the controller's output).
+    to the network's input there, so that the network knows what to look for before it writes (Franke, Niehues and
+    Waibel 2018, "Robust and Scalable Differentiable Neural Computer for Question Answering",
+    https://arxiv.org/abs/1807.02658, have a backward pass beside the memory's own, too).
 
     >>> import torch, memnet
     >>> model = memnet.SentenceReader(memnet.LSTM(8, 20, hidden_size=32, num_layers=1), vocab_size=20)
