@@ -1,12 +1,14 @@
 """Stories for recurrent networks: sentence by sentence, then the question as often as it takes."""
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from memnet.checks import check_positive, check_story
+from memnet.models.encoders import reverse_within
 from memnet.models.lstm import LSTM
+from memnet.models.recurrent import Padding
 from memnet.models.story_encoding import MASK_STD, LearnedMask, SentenceEncoding, encode
 from memnet.models.story_reader import check_reading_network
 from memnet.story_sharing import without_gaps
@@ -96,19 +98,11 @@ class SentenceReader(nn.Module):
         inputs = inputs.index_put((item, place), self._encode(self.sentence_encoding, story[item, place]))
         inputs = inputs.index_put((rearrange(items, "batch -> batch 1"), steps), asked)
         if self.backward_lstm is not None:
-            later, _ = self.backward_lstm(_reverse(inputs, lengths), lengths=lengths)
-            inputs = inputs + _reverse(later, lengths)
+            padding = Padding.of(lengths, inputs.shape[1], inputs.device)
+            later, _ = self.backward_lstm(reverse_within(inputs, padding), lengths=lengths)
+            inputs = inputs + reverse_within(later, padding)
         outputs, _ = self.network(inputs, lengths=lengths)
         return outputs[items, lengths - 1]
 
     def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
         return self.encoding_norm(encode(encoding, self.words, ids))
-
-
-def _reverse(
-    sequences: Float[Tensor, "batch time emb"], lengths: Int64[Tensor, " batch"]
-) -> Float[Tensor, "batch time emb"]:
-    """Each sequence from its last step to its first; what pads it is without meaning before and after."""
-    steps = torch.arange(sequences.shape[1], device=lengths.device)
-    places = (rearrange(lengths, "batch -> batch 1") - 1 - steps).clamp(min=0)
-    return sequences.gather(1, repeat(places, "batch time -> batch time emb", emb=sequences.shape[2]))
