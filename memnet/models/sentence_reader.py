@@ -9,8 +9,9 @@ from memnet.checks import check_positive, check_story
 from memnet.models.encoders import reverse_within
 from memnet.models.lstm import LSTM
 from memnet.models.recurrent import Padding
-from memnet.models.story_encoding import MASK_STD, LearnedMask, SentenceEncoding, encode
+from memnet.models.story_encoding import MASK_STD, LearnedMask, encode
 from memnet.models.story_reader import check_reading_network
+from memnet.models.word_match import QuestionMatch
 from memnet.story_sharing import without_gaps
 
 
@@ -29,7 +30,8 @@ class SentenceReader(nn.Module):
     ``bidirectional`` an LSTM reads all of it from the end to the beginning first, and what it says at a step is added
     to the network's input there, so that the network knows what to look for before it writes (Franke, Niehues and
     Waibel 2018, "Robust and Scalable Differentiable Neural Computer for Question Answering",
-    https://arxiv.org/abs/1807.02658, have a backward pass beside the memory's own, too).
+    https://arxiv.org/abs/1807.02658, have a backward pass beside the memory's own, too). With ``mark_asked`` the words
+    of a sentence that the question has, too, are marked with where they stand there (``memnet.models.word_match``).
 
     >>> import torch, memnet
     >>> model = memnet.SentenceReader(memnet.LSTM(8, 20, hidden_size=32, num_layers=1), vocab_size=20)
@@ -45,6 +47,7 @@ class SentenceReader(nn.Module):
         num_asks: how often the question is put.
         num_words: how many words the longest sentence or question has.
         bidirectional: whether the network's input says what comes later, too.
+        mark_asked: whether words that are in the question are marked.
 
     Raises:
         ValueError: a number is not positive, the network does not say its sizes, or there are more answers than words.
@@ -57,6 +60,7 @@ class SentenceReader(nn.Module):
         num_asks: int = 4,
         num_words: int = 16,
         bidirectional: bool = False,
+        mark_asked: bool = False,
     ):
         super().__init__()
         self.vocab_size = check_positive("vocab_size", vocab_size)
@@ -71,6 +75,7 @@ class SentenceReader(nn.Module):
         self.encoding_norm = nn.LayerNorm(self.embedding_size)
         self.asks = nn.Parameter(torch.randn(num_asks, self.embedding_size))
         size = self.embedding_size
+        self.question_match = QuestionMatch(vocab_size, size, num_words) if mark_asked else None
         self.backward_lstm = LSTM(size, size, hidden_size=size, num_layers=1) if bidirectional else None
 
     def forward(
@@ -89,13 +94,17 @@ class SentenceReader(nn.Module):
         check_story(story, question, self.vocab_size)
         story, present = without_gaps(story)
         counts = present.sum(1)
-        asked = rearrange(self._encode(self.question_encoding, question), "batch emb -> batch 1 emb") + self.asks
+        questions = self.encoding_norm(encode(self.question_encoding, self.words, question))
+        asked = rearrange(questions, "batch emb -> batch 1 emb") + self.asks
         item, place = present.nonzero(as_tuple=True)
+        said = story[item, place]
+        marks = None if self.question_match is None else self.question_match(said, question[item])
+        sentences = self.encoding_norm(encode(self.sentence_encoding, self.words, said, marks))
         steps = rearrange(counts, "batch -> batch 1") + torch.arange(self.num_asks, device=counts.device)
         lengths = counts + self.num_asks
         items = torch.arange(len(story), device=story.device)
         inputs = asked.new_zeros(len(story), int(lengths.max()), self.embedding_size)
-        inputs = inputs.index_put((item, place), self._encode(self.sentence_encoding, story[item, place]))
+        inputs = inputs.index_put((item, place), sentences)
         inputs = inputs.index_put((rearrange(items, "batch -> batch 1"), steps), asked)
         if self.backward_lstm is not None:
             padding = Padding.of(lengths, inputs.shape[1], inputs.device)
@@ -103,6 +112,3 @@ class SentenceReader(nn.Module):
             inputs = inputs + reverse_within(later, padding)
         outputs, _ = self.network(inputs, lengths=lengths)
         return outputs[items, lengths - 1]
-
-    def _encode(self, encoding: SentenceEncoding, ids: Int64[Tensor, "*batch word"]) -> Float[Tensor, "*batch emb"]:
-        return self.encoding_norm(encode(encoding, self.words, ids))

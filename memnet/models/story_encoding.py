@@ -126,7 +126,10 @@ def with_null(matrix: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows+1 emb"]:
 
 
 def encode(
-    encoding: SentenceEncoding, words: Float[Tensor, "rows emb"], ids: Int64[Tensor, "*batch word"]
+    encoding: SentenceEncoding,
+    words: Float[Tensor, "rows emb"],
+    ids: Int64[Tensor, "*batch word"],
+    marks: Float[Tensor, "*batch word emb"] | None = None,
 ) -> Float[Tensor, "*batch emb"]:
     """The vectors of sentences.
 
@@ -134,8 +137,10 @@ def encode(
         encoding: makes one vector of a sentence's words.
         words: the words' vectors, but for the null word, which has none.
         ids: the words of each sentence, padded with 0.
+        marks: added to the words' vectors; 0 where there is no word.
     """
-    return encoding(F.embedding(ids, with_null(words)), ids != NULL)
+    vectors = F.embedding(ids, with_null(words))
+    return encoding(vectors if marks is None else vectors + marks, ids != NULL)
 
 
 def ages(present: Bool[Tensor, "batch sentence"]) -> Int64[Tensor, "batch sentence"]:

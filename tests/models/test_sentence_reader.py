@@ -63,10 +63,29 @@ def test_what_comes_later_is_heard_too():
         assert not torch.allclose(heard[item, :length], alone[0])
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+def test_what_is_asked_about_is_marked():
+    model = reader(Hears(), mark_asked=True)
+    with torch.no_grad():
+        model.question_match.salience.copy_(torch.arange(1.0, 12))
+    model(torch.tensor([[[3, 4, 3], [6, 8, 0]]]), torch.tensor([[7, 3, 8, 3]]))
+    where = model.question_match.places
+
+    def vector(ids, marks):
+        words = torch.stack([model.words[number - 1] + mark for number, mark in zip(ids, marks, strict=True)])
+        return model.encoding_norm((words * model.sentence_encoding.masks[: len(ids)]).sum(0))
+
+    three, nothing = 3 * (where[1] + where[3]), torch.zeros(4)
+    torch.testing.assert_close(model.network.heard[0, 0], vector([3, 4, 3], [three, nothing, three]))
+    torch.testing.assert_close(model.network.heard[0, 1], vector([6, 8], [nothing, 8 * where[2]]))
+
+
+BOTH = {"bidirectional": True, "mark_asked": True}
+
+
+@pytest.mark.parametrize("settings", [{}, BOTH], ids=["plain", "both ways, marked"])
 @pytest.mark.parametrize("network", [LSTM(4, 6, 5, 2), DNC(4, 6, num_slots=5, slot_size=3)], ids=["LSTM", "DNC"])
-def test_padding_and_other_stories_change_nothing(network, bidirectional):
-    model = reader(copy.deepcopy(network), bidirectional=bidirectional).double()
+def test_padding_and_other_stories_change_nothing(network, settings):
+    model = reader(copy.deepcopy(network), **settings).double()
     together = model(STORY, QUESTION)
     alone = torch.cat([model(STORY[:1], QUESTION[:1, :2]), model(STORY[1:, :1, :1], QUESTION[1:])])
     torch.testing.assert_close(together, alone)
@@ -78,9 +97,9 @@ def test_a_question_about_nothing_is_answered():
     assert reader()(torch.zeros(2, 1, 3, dtype=torch.int64), QUESTION).isfinite().all()
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_every_parameter_learns(bidirectional):
-    model = reader(bidirectional=bidirectional)
+@pytest.mark.parametrize("settings", [{}, BOTH], ids=["plain", "both ways, marked"])
+def test_every_parameter_learns(settings):
+    model = reader(**settings)
     model(STORY, QUESTION).square().sum().backward()
     assert all(x.grad.any() for x in model.parameters())
     assert (model.words.grad.any(1).nonzero().flatten() + 1).tolist() == [3, 4, 5, 6, 7, 8, 9]
