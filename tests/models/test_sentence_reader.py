@@ -1,6 +1,7 @@
 """Stories read sentence by sentence: what reaches the network and when, padding, the answer's place, refusals."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -110,6 +111,23 @@ def test_it_fits_the_task():
     model = SentenceReader(LSTM(4, 178, hidden_size=5), vocab_size=178)
     task.check_model(model)
     assert task.evaluate(model, next(iter(task.val_dataloader()))).loss.isfinite()
+
+
+@pytest.mark.slow
+def test_positions_are_learned_where_what_is_asked_about_is_marked():
+    """bAbI task 17; unmarked the same network is at 39% after seven times as many questions."""
+    task = Babi(tasks=17, size="10k", batch_size=64, exchange=True, reorder=True)
+    torch.manual_seed(1)
+    model = SentenceReader(LSTM(64, 62, hidden_size=128, num_layers=1), 178, **BOTH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
+    for batch in itertools.islice(task.train_dataloader(), 2000):
+        optimizer.zero_grad()
+        task.evaluate(model, batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
+        optimizer.step()
+    model.eval()
+    errors = [task.evaluate(model, batch).metrics["error_percent"] for batch in task.test_dataloader()[0]]
+    assert torch.cat(errors).mean() < 5
 
 
 @pytest.mark.parametrize(
