@@ -168,6 +168,7 @@ class OneShot(StreamTask):
 def _normal(draws: Draws, size: int) -> np.ndarray:
     """Standard normal numbers, ``(count, size)`` of float32 (Box and Muller 1958)."""
     half = -(-size // 2)
-    radius = np.sqrt(-2 * np.log1p(-draws.uniform(half).astype(np.float32)))
+    # The logarithm of float64: as float32 one number in 30 million is 1, and its radius infinite.
+    radius = np.sqrt(-2 * np.log1p(-draws.uniform(half))).astype(np.float32)
     angle = (2 * np.pi) * draws.uniform(half).astype(np.float32)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]

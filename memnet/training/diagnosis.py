@@ -107,8 +107,8 @@ def trace(task: Task, network: nn.Module, batch: Any) -> str | None:
     with torch.random.fork_rng(devices=sorted(index for index in devices if index is not None)), torch.enable_grad():
         try:
             loss = task.evaluate(listener.network, batch).loss
-        except ValueError:
-            return listener.first  # the network itself refuses what it was given
+        except ValueError as error:
+            return listener.first or f"what the network refuses: {str(error).rstrip('.')}"
         if listener.first is None and not _is_fine(loss):
             return "the loss itself: what the network answers is finite"
         if listener.first is None and loss.requires_grad:

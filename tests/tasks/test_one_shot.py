@@ -10,6 +10,7 @@ import torch
 from memnet import MANN
 from tasks import OneShot
 from tasks.characters import POINTS, STROKES, Characters
+from tasks.one_shot import _normal
 from tasks.sampling import TEST, TRAIN, VALIDATION, Draws, stream_key
 
 
@@ -55,6 +56,15 @@ def test_noise_has_its_standard_deviation():
     assert noise.std().item() == pytest.approx(0.25, rel=0.01)
     assert noise.mean().item() == pytest.approx(0, abs=0.002)
     assert torch.equal(noisy.targets, plain.targets)
+
+
+def test_the_largest_random_number_makes_no_infinite_noise():
+    class Largest:
+        def uniform(self, size):
+            return np.full((1, size), 1 - 2.0**-53)
+
+    noise = _normal(Largest(), 6)
+    assert noise.dtype == np.float32 and np.isfinite(noise).all() and np.abs(noise).max() < 9
 
 
 def test_characters_are_strokes_drawn_where_their_points_are():

@@ -87,6 +87,16 @@ def test_it_is_found_in_a_turing_machine(spoilt, tiny, write, exit_code, capsys)
     assert "it began in cell.access" in error and "which holds NaN" in error
 
 
+def test_what_the_network_refuses_is_said_in_its_words(spoilt, tiny, write, exit_code, capsys):
+    """Minus infinity alone is no fault of a batch: a mask may hold it."""
+    config = spoilt("batch", value=-float("inf"), name="access")
+    config["model"] = tiny["model"]
+    assert exit_code("fit", "--config", write(config)) == 1
+    error = capsys.readouterr().err
+    assert "loss became nan at step 5" in error
+    assert "it began in what the network refuses: inputs holds -inf at (batch, time, inp) = (0, 0, 0)" in error
+
+
 def test_a_loss_that_explodes(spoilt, write, exit_code, capsys):
     config = spoilt("parameter", step=120, value=1e9, health={"loss_growth": 1000.0})
     config["trainer"] |= {"max_steps": 130, "val_check_interval": 50}
