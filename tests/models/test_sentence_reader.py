@@ -115,7 +115,7 @@ def test_it_fits_the_task():
 
 @pytest.mark.slow
 def test_positions_are_learned_where_what_is_asked_about_is_marked():
-    """bAbI task 17; unmarked the same network is at 39% after seven times as many questions."""
+    """bAbI task 17; unmarked the same network is at 39% after five times as many questions."""
     task = Babi(tasks=17, size="10k", batch_size=64, exchange=True, reorder=True)
     torch.manual_seed(1)
     model = SentenceReader(LSTM(64, 62, hidden_size=128, num_layers=1), 178, **BOTH)
