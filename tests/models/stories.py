@@ -1,4 +1,6 @@
-"""Stories of a few words, which the tests of several networks share."""
+"""Stories of a few words, and learning to read, which the tests of several networks share."""
+
+import itertools
 
 import torch
 
@@ -30,3 +32,15 @@ STORIES = {
     "something and nothing": [STORY, [], STORY[:3]],
 }
 """Of a batch, by what the stories have in common."""
+
+
+def error_after(steps, model, task, optimizer, clip):
+    """The mean error in percent on a task's test set, after so many training batches; gradients clipped by norm."""
+    for batch in itertools.islice(task.train_dataloader(), steps):
+        optimizer.zero_grad()
+        task.evaluate(model, batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    model.eval()
+    errors = [task.evaluate(model, batch).metrics["error_percent"] for batch in task.test_dataloader()[0]]
+    return torch.cat(errors).mean()

@@ -1,7 +1,6 @@
 """Stories read sentence by sentence: what reaches the network and when, padding, the answer's place, refusals."""
 
 import copy
-import itertools
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 from memnet import DNC, LSTM, SentenceReader
 from tasks import Babi
+from tests.models.stories import error_after
 
 STORY = torch.tensor([[[3, 4, 5], [6, 4, 0]], [[5, 0, 0], [0, 0, 0]]])
 QUESTION = torch.tensor([[7, 3, 0], [3, 8, 9]])
@@ -120,14 +120,7 @@ def test_positions_are_learned_where_what_is_asked_about_is_marked():
     torch.manual_seed(1)
     model = SentenceReader(LSTM(64, 62, hidden_size=128, num_layers=1), 178, **BOTH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
-    for batch in itertools.islice(task.train_dataloader(), 2000):
-        optimizer.zero_grad()
-        task.evaluate(model, batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimizer.step()
-    model.eval()
-    errors = [task.evaluate(model, batch).metrics["error_percent"] for batch in task.test_dataloader()[0]]
-    assert torch.cat(errors).mean() < 5
+    assert error_after(2000, model, task, optimizer, clip=10) < 5
 
 
 @pytest.mark.parametrize(
