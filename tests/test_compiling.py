@@ -23,7 +23,7 @@ from memnet import (
     record,
     unroll,
 )
-from memnet.compiling import capture, programs, sequence
+from memnet.compiling import backward, capture, programs
 from memnet.models import DNC, NTM
 from tests.strange_cells import CountState, Strange
 
@@ -147,7 +147,7 @@ def test_padded_sequences_with_checkpoints(cell, inputs):
 
 
 def test_weights_gradients_are_added_up_in_several_products(cell, inputs, monkeypatch):
-    monkeypatch.setattr(sequence, "ROWS_AT_ONCE", 2 * BATCH)
+    monkeypatch.setattr(backward, "ROWS_AT_ONCE", 2 * BATCH)
     assert_same(cell, inputs)
 
 

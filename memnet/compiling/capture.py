@@ -48,7 +48,8 @@ class Recipe(NamedTuple):
     @property
     def constants(self) -> set[int]:
         """Places of the arguments that are the same in all steps."""
-        return set(range(len(self.arguments))) - {self.x, self.keep, *(place for place, _ in self.state_in)}
+        changing = {self.x, self.keep, *(place for place, _ in self.state_in)}
+        return set(range(len(self.arguments))) - changing - {each.projected for each in self.programs.projections}
 
 
 class Layout(NamedTuple):
@@ -108,12 +109,15 @@ class Captured:
     def _backend(self, training: bool, graph: fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         programs = build(graph, training)
 
-        def call(*arguments: Any) -> Sequence[Any]:
+        def call(*given: Any) -> Sequence[Any]:
+            arguments = list(given)
             with torch.no_grad():
-                results = programs.forward(list(arguments))
+                for projection in programs.projections:
+                    arguments += projection.arguments(given)
+                results = programs.forward(arguments.copy())
             # Each an object of its own, by which it is known again: two results may be one tensor.
             shown = [x.detach() for x in results[: programs.num_results]]
-            self._calls.append(_FirstCall(programs, list(arguments), results, shown))
+            self._calls.append(_FirstCall(programs, arguments, results, shown))
             return shown
 
         return call
@@ -156,6 +160,9 @@ class Captured:
         known = {id(x), *tensor_of, *parameter_of}
         if any(isinstance(a, Tensor) and a.requires_grad and id(a) not in known for a in arguments):
             raise MisfitError("a step uses a tensor that needs gradients and is no parameter of the cell.")
+        # So that a name which torch.compile gives otherwise some day does not go unnoticed.
+        if any(arguments[projection.x] is not x for projection in programs.projections):
+            raise MisfitError("what was taken for the input of a step is something else.")
         result_of = {id(result): number for number, result in enumerate(shown)}
         if id(output) not in result_of:
             raise MisfitError("the output of a step is not computed.")

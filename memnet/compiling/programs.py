@@ -1,5 +1,6 @@
 """The two programs of a compiled step: one forwards and one backwards, without anything of autograd around them."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses import FakeTensor, FakeTensorMode
 
 from memnet.compiling.graphs import Program, Replayed
+from memnet.compiling.projections import Projection, take_out
 
 _aten = torch.ops.aten
 
@@ -66,11 +68,13 @@ class Programs:
     Attributes:
         forward: gives the results and after them what is kept for the step backwards.
         num_results: how many results there are.
+        projections: what the step is given besides, at the end of its arguments (see ``take_out``).
         backward: None where nothing needs gradients.
     """
 
     forward: Replayed
     num_results: int
+    projections: list[Projection]
     backward: Backward | None = field(default=None)
 
 
@@ -81,15 +85,21 @@ def build(graph: fx.GraphModule, training: bool) -> Programs:
         graph: what ``torch.compile`` hands to a backend.
         training: whether arguments that require gradients get some.
     """
-    # Not the arguments that torch.compile hands over besides: their sizes are no symbols.
-    examples = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
-    fake_mode = next(x.fake_mode for x in examples if isinstance(x, FakeTensor))
+    fake_mode = next(x.fake_mode for x in _examples(graph) if isinstance(x, FakeTensor))
+    graph = fx.GraphModule(graph, copy.deepcopy(graph.graph))  # torch.compile goes on with its own
+    projections = take_out(graph, fake_mode, training)
     # The numbers that the plain loop would draw; and sizes that were right in the first step are so in all others.
     with tracing(TracingContext(fake_mode)), config.patch(fallback_random=True, size_asserts=False):
-        return _build(graph, examples, training, fake_mode)
+        return _build(graph, projections, training, fake_mode)
 
 
-def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode: FakeTensorMode) -> Programs:
+def _examples(graph: fx.GraphModule) -> list[Any]:
+    """Not the arguments that torch.compile hands over besides: their sizes are no symbols."""
+    return [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+
+
+def _build(graph: fx.GraphModule, projections: list[Projection], training: bool, fake_mode: FakeTensorMode) -> Programs:
+    examples = _examples(graph)
     decompositions = dict(select_decomp_table())
     decompositions.pop(_aten.mm.default, None)  # kept whole, for the products over many steps
     with torch.set_grad_enabled(training), fake_mode:
@@ -100,7 +110,7 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
     count = len(results)
     if not training:
         _spare_copies(joint, count)
-        return Programs(_compile(joint, is_inference=True), count)
+        return Programs(_compile(joint, is_inference=True), count, projections)
     forward, backward = min_cut_rematerialization_partition(joint, examples, num_fwd_outputs=count)
     _spare_copies(forward, count)
     kept = [node.name if isinstance(node, fx.Node) else None for node in _outputs(forward)[count:]]
@@ -114,6 +124,7 @@ def _build(graph: fx.GraphModule, examples: list[Any], training: bool, fake_mode
     return Programs(
         _compile(forward),
         count,
+        projections,
         Backward(
             _compile(backward, is_backward=True),
             len(names),

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from memnet.cells import Cell
+from memnet.compiling.backward import Back, Part
 from memnet.compiling.capture import Captured, Layout, Recipe
-from memnet.compiling.programs import Backward, Product
-
-ROWS_AT_ONCE = 512
-"""At least so many rows, a batch for each step, go into one product for a weight's gradient."""
 
 
 class Call(NamedTuple):
@@ -30,24 +28,6 @@ class Call(NamedTuple):
     cell: Cell
     layout: Layout
     alive: Sequence[Tensor | None]
-
-
-class _Part(NamedTuple):
-    """Steps of one kind, one after the other.
-
-    Attributes:
-        recipe: of these steps.
-        num_steps: how many.
-        template: the arguments of a step backwards, where they are the same for all: numbers, as of sizes.
-        constants: tensors among them that are the same for all: place, number of the argument of a step forwards.
-        changing: the places of those that each step has kept for itself.
-    """
-
-    recipe: Recipe
-    num_steps: int
-    template: list[Any]
-    constants: list[tuple[int, int]]
-    changing: list[int]
 
 
 def run_sequence(
@@ -71,12 +51,13 @@ def run_sequence(
 
 def _forward(
     call: Call, inputs: Tensor, tensors: Sequence[Tensor], parameters: Sequence[Tensor], training: bool
-) -> tuple[Tensor, list[Tensor], list[_Part], list[Tensor]]:
+) -> tuple[Tensor, list[Tensor], list[Part], list[Tensor]]:
     """Outputs, the state's tensors at the end, the parts of the sequence, and what its steps keep, step by step."""
-    xs = inputs.detach().transpose(0, 1).contiguous().unbind(0)
+    all_inputs = inputs.detach().transpose(0, 1).contiguous()
+    xs = all_inputs.unbind(0)
     state = [x.detach().contiguous() for x in tensors]
     outputs: list[Tensor] = []
-    parts: list[_Part] = []
+    parts: list[Part] = []
     kept: list[Tensor] = []
     # Full batches have a program of their own, which does not look who has ended.
     for _, group in groupby(zip(xs, call.alive, strict=True), key=lambda step: step[1] is None):
@@ -89,22 +70,34 @@ def _forward(
         part, keeping = _begin_part(recipe, results, 1 + len(steps))
         parts.append(part)
         program, template, constants = recipe.programs.forward.again, recipe.arguments, recipe.constants
+        begin = len(outputs) + 1
+        projected = _project(recipe, all_inputs[begin : begin + len(steps)]) if steps else []
         _advance(recipe, results, state)
         outputs.append(results[recipe.output])
         kept.extend([results[place] for place in keeping])
-        for x, keep in steps:
+        for number, (x, keep) in enumerate(steps):
             arguments = template.copy()
+            for place, products in projected:
+                arguments[place] = products[number]
             if recipe.x is not None:
                 arguments[recipe.x] = x
             if recipe.keep is not None:
                 arguments[recipe.keep] = keep
-            for place, number in recipe.state_in:
-                arguments[place] = state[number]
+            for place, tensor in recipe.state_in:
+                arguments[place] = state[tensor]
             results = program(arguments, constants)
             _advance(recipe, results, state)
             outputs.append(results[recipe.output])
             kept.extend([results[place] for place in keeping])
     return torch.stack(outputs, 1), state, parts, kept
+
+
+def _project(recipe: Recipe, inputs: Tensor) -> list[tuple[int, Sequence[Tensor]]]:
+    """What steps are given in place of multiplying their inputs: place among their arguments, one for each step."""
+    return [
+        (each.projected, F.linear(inputs, each.of_input(recipe.arguments[each.weight])).unbind(0))
+        for each in recipe.programs.projections
+    ]
 
 
 def _fresh(x: Tensor) -> Tensor:
@@ -117,9 +110,9 @@ def _advance(recipe: Recipe, results: Sequence[Any], state: list[Tensor]) -> Non
         state[number] = results[result]
 
 
-def _begin_part(recipe: Recipe, results: Sequence[Any], num_steps: int) -> tuple[_Part, list[int]]:
+def _begin_part(recipe: Recipe, results: Sequence[Any], num_steps: int) -> tuple[Part, list[int]]:
     """And the places among the results of what each step keeps for itself."""
-    part, keeping = _Part(recipe, num_steps, [], [], []), []
+    part, keeping = Part(recipe, num_steps, [], [], []), []
     count, program, constants = recipe.programs.num_results, recipe.programs.backward, recipe.constants
     if program is not None:
         part.template.extend([None] * program.num_arguments)
@@ -144,7 +137,7 @@ class _Sequence(torch.autograd.Function):
         ctx.forms = [_form(x) for x in (outputs[:, 0], *end)]
         constants = [part.recipe.arguments[argument] for part in ctx.parts for _, argument in part.constants]
         # The parameters are there so that changed ones are noticed.
-        ctx.save_for_backward(*parameters, *constants, *kept)
+        ctx.save_for_backward(inputs, *parameters, *constants, *kept)
         ctx.num_parameters = len(parameters)
         # Each an object of its own: one result may be two tensors of the state.
         end = [x.detach() for x in end]
@@ -154,7 +147,8 @@ class _Sequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor | None, *d_end: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, begin = ctx.saved_tensors, ctx.num_parameters
+        inputs, *saved = ctx.saved_tensors
+        begin = ctx.num_parameters
         parameters = saved[:begin]
         templates = []
         for part in ctx.parts:
@@ -164,11 +158,11 @@ class _Sequence(torch.autograd.Function):
             templates.append(template)
         end, time = len(saved), sum(part.num_steps for part in ctx.parts)
         d_steps = None if d_outputs is None else d_outputs.transpose(0, 1).contiguous().unbind(0)
-        back = _Back(ctx.forms, d_end, d_steps, ctx.needs_input_grad[1])
+        back = Back(ctx.forms, inputs, d_end, d_steps, ctx.needs_input_grad[1])
         d_parameters: list[Tensor | None] = [None] * len(parameters)
         for part, template in zip(reversed(ctx.parts), reversed(templates), strict=True):
             begin, time = end - part.num_steps * len(part.changing), time - part.num_steps
-            found = back.through(part, template, saved[begin:end], time, [x.shape for x in parameters])
+            found = back.through(part, template, saved[begin:end], time, parameters)
             for number, d in found.items():
                 before = d_parameters[number]
                 d_parameters[number] = d if before is None else before.add_(d)
@@ -182,171 +176,5 @@ class _Sequence(torch.autograd.Function):
         )
 
 
-class _Back:
-    """The way back through a sequence.
-
-    Args:
-        forms: of the output of a step and of the state's tensors.
-        d_end: gradients of the state at the end.
-        d_steps: of each step's output.
-        want_inputs: whether to collect the inputs' gradients.
-
-    Attributes:
-        d_state: of the state after the step that is next.
-        d_inputs: of the inputs, the last first.
-    """
-
-    def __init__(
-        self,
-        forms: Sequence[tuple[torch.Size, dict[str, Any]]],
-        d_end: Sequence[Tensor | None],
-        d_steps: Sequence[Tensor] | None,
-        want_inputs: bool,
-    ):
-        self._forms = forms
-        self._zeros: dict[int, Tensor] = {}
-        self._d_steps = d_steps
-        self._want_inputs = want_inputs
-        self._ours: set[int] = set()
-        self.d_state: list[Tensor | None] = [None if d is None else d.contiguous() for d in d_end]
-        self.d_inputs: list[Tensor] = []
-
-    def through(
-        self, part: _Part, template: list[Any], kept: Sequence[Tensor], start: int, shapes: Sequence[torch.Size]
-    ) -> dict[int, Tensor]:
-        """Through some steps, the last first.
-
-        Args:
-            part: the steps.
-            template: the arguments of a step backwards, as far as they are the same for all.
-            kept: the others, step by step.
-            start: the number of the part's first step.
-            shapes: of the parameters.
-
-        Returns:
-            Gradients of parameters, by their numbers.
-        """
-        recipe, width = part.recipe, len(part.changing)
-        program = recipe.programs.backward
-        assert program is not None
-        sums = _Sums(program, {place: shapes[number] for place, number in recipe.parameters.items()})
-        owner = {result: number for number, result in recipe.state_out}
-        leaf_of = dict(recipe.state_in)
-        of_output = [place for place, result in program.tangents if result == recipe.output]
-        of_state = [(place, owner[result]) for place, result in program.tangents if result != recipe.output]
-        to_state = [(place, leaf_of[argument]) for place, argument in program.gradients if argument in leaf_of]
-        to_input = [place for place, argument in program.gradients if argument == recipe.x]
-        # What is no parameter's gradient is needed in the step before.
-        at_once = [(product, leaf_of[product.argument]) for product in program.products if product.argument in leaf_of]
-        at_input = [product for product in program.products if product.argument == recipe.x]
-        constants = {place for place, _ in part.constants}
-        d_state = self.d_state
-        for step in reversed(range(part.num_steps)):
-            arguments = template.copy()
-            for place, tensor in zip(part.changing, kept[step * width : (step + 1) * width], strict=True):
-                arguments[place] = tensor
-            for place in of_output:
-                arguments[place] = self._zero(0) if self._d_steps is None else self._d_steps[start + step]
-            for place, number in of_state:
-                d = d_state[number]
-                arguments[place] = self._zero(1 + number) if d is None else d
-            results = program.program.again(arguments, constants)
-            for number, _ in recipe.state_out:
-                d_state[number] = None
-                self._ours.discard(number)
-            for place, number in to_state:
-                self._add(number, results[place])
-            for product, number in at_once:
-                self._add(number, _now(product, results))
-            if self._want_inputs:
-                x = [results[place] for place in to_input] + [_now(product, results) for product in at_input]
-                self.d_inputs += [d.reshape(self._forms[0][0][0], -1) for d in x]
-            sums.add(results)
-        return {recipe.parameters[place]: total for place, total in sums.total().items()}
-
-    def _add(self, number: int, d: Tensor) -> None:
-        before = self.d_state[number]
-        if before is None:
-            # As the program takes it.
-            self.d_state[number] = d.contiguous().view(self._forms[1 + number][0])
-        elif number in self._ours:
-            before.add_(d.reshape(before.shape))
-        else:
-            self.d_state[number] = before + d.reshape(before.shape)
-            self._ours.add(number)
-
-    def _zero(self, form: int) -> Tensor:
-        if form not in self._zeros:
-            shape, kind = self._forms[form]
-            self._zeros[form] = torch.zeros(shape, **kind)
-        return self._zeros[form]
-
-
-def _now(product: Product, results: Sequence[Any]) -> Tensor:
-    """What is no parameter's gradient is needed in the step before."""
-    left = results[product.left]
-    return left.sum(0) if product.right is None else left.t() @ results[product.right]
-
-
 def _form(x: Tensor) -> tuple[torch.Size, dict[str, Any]]:
     return x.shape, {"dtype": x.dtype, "device": x.device}
-
-
-class _Sums:
-    """The parameters' gradients, over the steps.
-
-    Args:
-        program: a step backwards.
-        shapes: of the parameters, by their places among a step's arguments.
-    """
-
-    def __init__(self, program: Backward, shapes: dict[int, torch.Size]):
-        self._products = [product for product in program.products if product.argument in shapes]
-        self._single = [(place, argument) for place, argument in program.gradients if argument in shapes]
-        self._shapes = shapes
-        self._totals: dict[int, Tensor] = {}
-        self._waiting: dict[int, list[Tensor]] = {
-            place: [] for product in self._products for place in (product.left, product.right) if place is not None
-        }
-        self._rows = 0
-
-    def add(self, results: Sequence[Any]) -> None:
-        """Adds what a step gave."""
-        if self._single:
-            singles = {argument: results[place] for place, argument in self._single}
-            if self._single[0][1] in self._totals:
-                torch._foreach_add_([self._totals[argument] for argument in singles], list(singles.values()))
-            else:
-                self._totals |= {argument: single.clone() for argument, single in singles.items()}
-        if self._waiting:
-            for place, waiting in self._waiting.items():
-                waiting.append(results[place])
-            self._rows += len(results[self._products[0].left])
-            if self._rows >= ROWS_AT_ONCE:
-                self._multiply()
-
-    def total(self) -> dict[int, Tensor]:
-        """The gradients, by the parameters' places."""
-        if self._rows:
-            self._multiply()
-        return self._totals
-
-    def _multiply(self) -> None:
-        factors = {place: torch.cat(waiting) for place, waiting in self._waiting.items()}
-        for product in self._products:
-            self._add_product(product, factors)
-        for waiting in self._waiting.values():
-            waiting.clear()
-        self._rows = 0
-
-    def _add_product(self, product: Product, factors: dict[int, Tensor]) -> None:
-        left, place = factors[product.left], product.argument
-        if product.right is None:
-            part = left.sum(0).view(self._shapes[place])
-        else:
-            right = factors[product.right]
-            if place in self._totals:
-                self._totals[place].addmm_(left.t(), right)
-                return
-            part = left.t() @ right
-        self._totals[place] = self._totals[place] + part if place in self._totals else part
