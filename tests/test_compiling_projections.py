@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memnet import Cell, FeedForwardController, LSTMController, compiling, unroll
-from memnet.compiling import programs
+from memnet.compiling import programs, projections
 
 INPUT, OUTPUT = 3, 4
 
@@ -69,6 +69,12 @@ def changed_before(cell, x, last):
     return F.linear(torch.cat([x * last.sum(1, keepdim=True), last], -1), cell.weight, cell.bias)
 
 
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """As if it were worth while for the narrow inputs of these tests, too."""
+    monkeypatch.setattr(projections, "LEAST_WIDTH", INPUT)
+
+
 @pytest.fixture
 def taken(monkeypatch):
     """What was taken out of the steps that were compiled, a list for each."""
@@ -117,10 +123,15 @@ def test_a_controller_alone(controller, inputs, taken):
 
 
 def test_a_memory_with_an_lstm(inputs, taken):
-    """Padded, in parts, and in batches of other sizes."""
     cell = make_model(controller=LSTMController).cell
     assert_same(cell, inputs, lengths=torch.tensor([7, 2, 4]))
     assert len(taken) == 2 and all(len(step) == 1 and step[0].rest is not None for step in taken)
+    assert not compiling._captured[cell].broken
+
+
+@pytest.mark.slow
+def test_a_memory_in_parts_and_in_batches_of_other_sizes(inputs):
+    cell = make_model(controller=LSTMController).cell
     assert_same(cell, inputs[:, :1])
     assert_same(cell, inputs, checkpoint_every=3)
     assert_same(cell, torch.randn(2 * BATCH, TIME, INPUT))
@@ -140,6 +151,19 @@ def test_frozen_parameters_and_inputs_without_gradients(frozen, inputs, taken):
         found.append(torch.autograd.grad(outputs.square().sum(), wanted))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
     assert [len(step) for step in taken] == [1]
+
+
+def test_narrow_inputs_are_left_alone(inputs, taken, monkeypatch):
+    monkeypatch.setattr(projections, "LEAST_WIDTH", INPUT + 1)
+    assert_same(Mixing(input_first), inputs)
+    assert taken == [[]]
+
+
+def test_a_cell_of_another_width_in_the_same_process(inputs, taken):
+    """Which torch.compile would take for a variable, as it has seen another one before."""
+    for width in (INPUT, INPUT + 2):
+        assert_same(LSTMController(width, 5), torch.randn(BATCH, TIME, width))
+    assert [len(step) for step in taken] == [1, 1]
 
 
 def test_a_matrix_that_changes_between_sequences(inputs):

@@ -148,6 +148,9 @@ class Captured:
             MisfitError: they cannot be made from this one, or nobody knows whether they can.
         """
         self._calls.clear()
+        for tensor in (x, *tensors):
+            # Only the batch may be of another size. Where another cell's widths differ, they would else be variables.
+            torch._dynamo.mark_static(tensor, list(range(1, tensor.dim())))
         step = self._step(torch.is_grad_enabled(), keep is not None)
         with _without_shape_checks(), _no_side_effects(), _numbers_as_they_are():
             output, new_leaves = step(cell, x, keep, layout.leaves(tensors), layout.spec)
