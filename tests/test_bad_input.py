@@ -34,6 +34,7 @@ from memnet import (
     record,
     unroll,
 )
+from memnet.checks import check_inputs
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -196,6 +197,17 @@ def test_inputs_of_another_form(model, shape):
 
 def test_inputs_of_another_width(model):
     sentence(lambda: model(torch.zeros(2, 4, 5)), "width is 5", "input_size is 3")
+
+
+def test_large_inputs_are_not_taken_for_infinite_ones():
+    """Though their sum is."""
+    check_inputs(torch.full((2, 3, 4), 3e38), 4)
+    check_inputs(torch.tensor([3e38, 3e38, -3e38, -3e38]).reshape(1, 1, 4), 4)
+
+
+def test_infinite_inputs_do_not_make_up_for_one_another():
+    inputs = torch.tensor([1.0, float("inf"), float("-inf"), 2.0]).reshape(1, 1, 4)
+    sentence(lambda: check_inputs(inputs, 4), "inputs holds inf", "(0, 0, 1)", "finite")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
