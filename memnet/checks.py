@@ -96,7 +96,7 @@ def check_inputs(inputs: Float[Tensor, "batch time inp"], input_size: int) -> No
 
 def _is_finite(x: Tensor) -> bool:
     """Whether all numbers are; a sum tells in a tenth of the time, unless large ones are beyond its range together."""
-    return math.isfinite(x.sum()) or bool(torch.isfinite(x).all())
+    return math.isfinite(x.detach().sum().item()) or bool(torch.isfinite(x).all())
 
 
 def check_lengths(lengths: Int64[Tensor, " batch"], batch_size: int, time: int, name: str = "lengths") -> None:

@@ -37,7 +37,7 @@ class Back:
 
     Args:
         forms: of the output of a step and of the state's tensors.
-        inputs: of all steps.
+        inputs: of all steps; None if no step has something projected.
         d_end: gradients of the state at the end.
         d_steps: of each step's output.
         want_inputs: whether to collect the inputs' gradients.
@@ -50,7 +50,7 @@ class Back:
     def __init__(
         self,
         forms: Sequence[tuple[torch.Size, dict[str, Any]]],
-        inputs: Tensor,
+        inputs: Tensor | None,
         d_end: Sequence[Tensor | None],
         d_steps: Sequence[Tensor] | None,
         want_inputs: bool,
@@ -123,10 +123,10 @@ class Back:
             sums.add(results)
         totals = sums.total()
         for each in projected:
+            assert self._inputs is not None
             each.give_weights(self._inputs[:, start : start + part.num_steps], recipe, parameters, totals)
-            if self._want_inputs:
-                more = each.of_inputs(recipe, part.num_steps)
-                d_inputs = [d + e for d, e in zip(d_inputs, more, strict=True)] if d_inputs else more
+            more = each.of_inputs(recipe, part.num_steps) if self._want_inputs else []
+            d_inputs = [d + e for d, e in zip(d_inputs, more, strict=True)] if d_inputs and more else d_inputs or more
         self.d_inputs += d_inputs
         return {recipe.parameters[place]: total for place, total in totals.items() if place in recipe.parameters}
 

@@ -136,8 +136,9 @@ class _Sequence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.forms = [_form(x) for x in (outputs[:, 0], *end)]
         constants = [part.recipe.arguments[argument] for part in ctx.parts for _, argument in part.constants]
+        wanted = any(part.recipe.programs.projections for part in ctx.parts)
         # The parameters are there so that changed ones are noticed.
-        ctx.save_for_backward(inputs, *parameters, *constants, *kept)
+        ctx.save_for_backward(inputs if wanted else None, *parameters, *constants, *kept)
         ctx.num_parameters = len(parameters)
         # Each an object of its own: one result may be two tensors of the state.
         end = [x.detach() for x in end]
