@@ -175,10 +175,13 @@ class ShortestPath(GraphTask):
         return ((there & follows) | ~counts).all(1) & connects
 
     def ladder(self) -> dict[str, Sampler]:
-        """The training distribution, and the largest graphs with paths as long as the longest."""
-        nodes, path = self.num_nodes[1], self.path_lengths[1]
-        largest = partial(self.sample, num_nodes=(nodes, nodes), path=(path, path))
-        return {"training distribution": self.sample, f"{nodes} nodes, {path} edges": largest}
+        """The training distribution, the largest graphs with the longest paths, and paths of each length."""
+        nodes, (shortest, longest) = self.num_nodes[1], self.path_lengths
+        largest = partial(self.sample, num_nodes=(nodes, nodes), path=(longest, longest))
+        rungs: dict[str, Sampler] = {"training distribution": self.sample, f"{nodes} nodes, {longest} edges": largest}
+        for length in range(shortest, longest + 1):
+            rungs[f"length {length}"] = partial(self.sample, path=(length, length))
+        return rungs
 
 
 def _shown(batch: SequenceBatch, answer: Float[Tensor, "batch time 90"]) -> SequenceBatch:

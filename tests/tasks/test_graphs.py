@@ -281,9 +281,9 @@ def test_an_example_is_shown(kind):
 @pytest.mark.parametrize("kind", BOTH)
 def test_test_sets_and_published_numbers(kind):
     task = kind(num_test=3)
-    assert task.test_names == ["training distribution", f"20 nodes, {task.path_lengths[1]} edges"]
+    assert task.test_names[:2] == ["training distribution", f"20 nodes, {task.path_lengths[1]} edges"]
     assert set(task.published()) <= set(task.test_names)
-    _, largest = task.test_dataloader()
+    _, largest, *_ = task.test_dataloader()
     for description, _, _, answer, _ in examples(next(iter(largest))):
         assert len({source for source, _, _ in description}) == 20
         assert len(answer) == task.path_lengths[1] or kind is ShortestPath

@@ -173,6 +173,13 @@ def test_the_loss_is_that_of_any_right_edge_and_of_the_target_where_there_is_non
     assert torch.equal(task.score(changed, batch).loss, evaluation.loss)
 
 
+def test_every_length_has_a_test_set():
+    task = ShortestPath(min_nodes=15, max_degree=3, min_path=2, max_path=3, num_test=20)
+    assert task.test_names == ["training distribution", "20 nodes, 3 edges", "length 2", "length 3"]
+    for length, batches in zip((2, 3), task.test_dataloader()[2:], strict=True):
+        assert all(batch.mask.sum(1).tolist() == [length] * len(batch.mask) for batch in batches)
+
+
 def test_certain_answers_far_off_have_finite_gradients():
     task = ShortestPath()
     batch = next(iter(task.train_dataloader()))
