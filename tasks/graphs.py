@@ -163,8 +163,8 @@ class GraphTask(GrowingTask):
 
     A triple is (source, destination, edge): the labels of an edge's two nodes and its own, each three digits, each
     digit ten channels. The graph is described by the triples of all its edges in random order; the query follows, then
-    steps without input, some of them to think if the task has such and as many as the answer has triples, at which the
-    target is these.
+    steps to think if the task has such, and as many steps as the answer has triples, at which the target is these.
+    Neither has an input, unless the task shows what was answered before.
     Input channels: 90 for a triple; one that is 1 at the first step of query, planning and answer; one that is 1 where
     an answer is wanted. Output channels: the 90 of a triple.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +45,7 @@ class ShortestPath(GraphTask):
     cross-entropy with *any* edge that leads nearest to the destination from there, -log of the sum of their
     probabilities; where none does, after an edge that does not exist or leads astray, with the target.
     ``wrong_digits`` counts those in which the answer differs from the most similar of these edges.
+    What training measures is therefore of answers that are put right after each step, and better than validation.
 
     Edges have a direction, so not every node can be reached from every other. Only of nodes with a path between them a
     path is asked: its length is drawn first, then a pair of nodes, all pairs so far apart being as likely. In a graph
@@ -149,11 +151,13 @@ class ShortestPath(GraphTask):
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         right = right_edges(batch)
         astray = ~right.any(2, keepdim=True)
-        given = batch.inputs[:, :, :TRIPLE_SIZE].transpose(1, 2)
-        of_edges = torch.where(right, log_probs @ given, -math.inf).masked_fill(astray, 0.0).logsumexp(2)
+        given = rearrange(batch.inputs[:, :, :TRIPLE_SIZE].float(), "batch place channel -> batch channel place")
+        with torch.autocast(log_probs.device.type, enabled=False):  # which would round them to eight bits
+            said, alike = log_probs @ given, answer @ given
+        of_edges = torch.where(right, said, -math.inf).masked_fill(astray, 0.0).logsumexp(2)
         of_target = (log_probs * batch.targets).sum(2)
         nats = -torch.where(astray.squeeze(2), of_target, of_edges)
-        alike = torch.where(right, answer @ given, 0.0).amax(2)
+        alike = torch.where(right, alike, 0.0).amax(2)
         alike = torch.where(astray.squeeze(2), (answer * batch.targets).sum(2), alike)
         counts = batch.mask
         return torch.where(counts, nats, 0.0).sum(1), torch.where(counts, NUM_DIGITS - alike, 0.0).sum(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from memnet import DNC, LSTM, LSTMController
+from memnet import DNC, LSTM, LSTMController, record
 from tasks import ShortestPath
 from tasks.graphs import labels_of, most_probable, one_hot
 from tasks.sampling import Draws, stream_key
@@ -178,6 +178,32 @@ def test_every_length_has_a_test_set():
     assert task.test_names == ["training distribution", "20 nodes, 3 edges", "length 2", "length 3"]
     for length, batches in zip((2, 3), task.test_dataloader()[2:], strict=True):
         assert all(batch.mask.sum(1).tolist() == [length] * len(batch.mask) for batch in batches)
+
+
+@pytest.mark.parametrize("way", ["autocast", "bfloat16"])
+def test_costs_are_computed_in_float32(way):
+    """Log-probabilities of -50 or so, rounded to the eight bits of a bfloat16, would be off by tenths."""
+    task, batch = ShortestPath(max_nodes=8, max_path=3), astray()
+    torch.manual_seed(1)
+    outputs = (9 * torch.randn(batch.targets.shape)).bfloat16().float()
+    expected = task.score(outputs, batch)
+    if way == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            found = task.score(outputs, batch)
+    else:
+        halved = batch._replace(inputs=batch.inputs.bfloat16(), targets=batch.targets.bfloat16())
+        found = task.score(outputs.bfloat16(), halved)
+    for name, values in expected.metrics.items():
+        torch.testing.assert_close(found.metrics[name], values)
+
+
+def test_a_picture_of_the_weights_has_as_many_steps_as_the_example():
+    model = DNC(92, 90, 8, 4, 1, controller=partial(LSTMController, hidden_size=8)).eval()
+    task = ShortestPath()
+    batch = task.ask(OWN, source=1, goal=5)
+    with record(model) as trace, torch.no_grad():
+        task.evaluate(model, batch)
+    assert {weights.shape[1] for weights in trace.values()} == {int(batch.lengths[0])}
 
 
 def test_certain_answers_far_off_have_finite_gradients():
