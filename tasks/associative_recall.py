@@ -10,10 +10,10 @@ from memnet.checks import check_not_negative, check_positive
 from .base import SequenceBatch, check_order
 from .curriculum import GrowingTask
 from .sampling import Draws, Sampler
-from .sequence import place, to_batch
+from .sequence import SequenceTask, place, to_batch
 
 
-class AssociativeRecall(GrowingTask):
+class AssociativeRecall(GrowingTask, SequenceTask):
     """Shown a list of items and then one of them again, answer with the item that followed it in the list.
 
     An item is ``item_length`` random bit vectors, with an item delimiter to its left and to its right. Neighbours share

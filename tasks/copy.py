@@ -11,10 +11,10 @@ from memnet.checks import check_positive
 from .base import SequenceBatch, check_order
 from .curriculum import GrowingTask
 from .sampling import Draws, Sampler
-from .sequence import place, to_batch
+from .sequence import SequenceTask, place, to_batch
 
 
-class Copy(GrowingTask):
+class Copy(GrowingTask, SequenceTask):
     """Store a sequence of random vectors and give it back.
 
     Time steps for a sequence of length L: L random bit vectors; one step with the delimiter, alone on its channel; L

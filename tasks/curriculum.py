@@ -8,7 +8,7 @@ import numpy as np
 
 from .base import SequenceBatch
 from .sampling import TRAIN, BatchStream, Sampler, stream_key
-from .sequence import SequenceTask
+from .streams import StreamTask
 
 
 class Growth:
@@ -74,8 +74,8 @@ class GrowingStream:
             yield from BatchStream(sample, self._key, self._batch_size, end, batch, *self._ranks)
 
 
-class GrowingTask(SequenceTask):
-    """A task on bits whose examples can be limited in length, or in whatever makes them long.
+class GrowingTask(StreamTask):
+    """A task on random sequences whose examples can be limited in length, or in whatever makes them long.
 
     Attributes:
         growth: how long training examples may be; None for all that the task has from the beginning.
@@ -88,7 +88,7 @@ class GrowingTask(SequenceTask):
         """Samples like those of ``sample``, but limited.
 
         Args:
-            longest: the limit; what it counts is the task's to say, such as vectors or items.
+            longest: the limit; what it counts is the task's to say, such as vectors, items or edges.
         """
 
     def train_dataloader(self) -> BatchStream | GrowingStream:  # type: ignore[override]

@@ -8,6 +8,7 @@ import abc
 import math
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,14 +16,15 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from memnet.checks import check_positive
 
 from . import show
 from .base import Evaluation, SequenceBatch, check_order
-from .sampling import Draws
+from .curriculum import GrowingTask
+from .sampling import Draws, Sampler
 from .sequence import place, to_batch
-from .streams import StreamTask
 
 NUM_LABELS = 1000
 """Nodes and edges are called by numbers below this, of three digits."""
@@ -31,7 +33,9 @@ BLANK = -1
 """In a triple, a label that is not said: none of its digits' channels is 1."""
 
 _DIGITS, _VALUES, _PARTS = 3, 10, 3
-TRIPLE_SIZE = _PARTS * _DIGITS * _VALUES
+NUM_DIGITS = _PARTS * _DIGITS
+"""Of a triple."""
+TRIPLE_SIZE = NUM_DIGITS * _VALUES
 """Channels of a triple: 90."""
 PHASE, ANSWER = TRIPLE_SIZE, TRIPLE_SIZE + 1
 """The channels beside a triple's: 1 at the first step of each phase but the first; 1 where an answer is wanted."""
@@ -143,13 +147,24 @@ def labels_of(channels: Float[Tensor, "*batch 90"]) -> Int64[Tensor, "*batch 3"]
     return torch.where((values != 0).any(-1).any(-1), labels, BLANK)
 
 
-class GraphTask(StreamTask):
+def most_probable(outputs: Float[Tensor, "*batch 90"]) -> Float[Tensor, "*batch 90"]:
+    """The triples that a model says, as channels: 1 for the most probable value of each digit.
+
+    Args:
+        outputs: logits.
+    """
+    digits = rearrange(outputs, "... (digit value) -> ... digit value", value=_VALUES)
+    chosen = F.one_hot(digits.argmax(-1), _VALUES).float()
+    return rearrange(chosen, "... digit value -> ... (digit value)")
+
+
+class GraphTask(GrowingTask):
     """Questions about a graph that has been described edge by edge.
 
     A triple is (source, destination, edge): the labels of an edge's two nodes and its own, each three digits, each
     digit ten channels. The graph is described by the triples of all its edges in random order; the query follows, then
-    steps without input, some of them to think if the task has such and as many as the answer has triples, at which the
-    target is these.
+    steps to think if the task has such, and as many steps as the answer has triples, at which the target is these.
+    Neither has an input, unless the task shows what was answered before.
     Input channels: 90 for a triple; one that is 1 at the first step of query, planning and answer; one that is 1 where
     an answer is wanted. Output channels: the 90 of a triple.
 
@@ -157,6 +172,9 @@ class GraphTask(StreamTask):
     over the batch. Metrics of a sequence: ``bits``, the same cross-entropy in bits; ``wrong_digits``, how many of the
     target's nine digits a triple are not the most probable ones; ``failed_percent``, 0 where the query is answered
     perfectly, else 100, so that its mean is the percentage of queries that are not.
+
+    In a curriculum (``memnet.training.Curriculum``) what grows is the longest path, in edges, and with it the largest
+    graph, which has of ``max_nodes`` the share that the longest path has of ``max_path``.
 
     Args:
         min_nodes: the smallest graph, 2 or more nodes.
@@ -210,17 +228,50 @@ class GraphTask(StreamTask):
             answer: what was answered at each step, labels; it counts where the batch's mask says.
         """
 
+    @abc.abstractmethod
+    def sample(
+        self, draws: Draws, num_nodes: tuple[int, int] | None = None, path: tuple[int, int] | None = None
+    ) -> SequenceBatch:
+        """Samples of the training distribution, or of smaller or larger graphs and shorter or longer paths.
+
+        Args:
+            draws: the samples' random numbers, and nothing else random.
+            num_nodes: the smallest and the largest graph, in nodes; the task's own by default.
+            path: the shortest and the longest path, in edges; the task's own by default.
+        """
+
+    def up_to(self, longest: int) -> Sampler:
+        """Samples with paths of up to so many edges, in graphs of as large a share of the most nodes.
+
+        Args:
+            longest: edges, 1 or more; beyond ``max_path`` nothing grows.
+        """
+        (least, most), (shortest, farthest) = self.num_nodes, self.path_lengths
+        longest = min(longest, farthest)
+        nodes = max(least, -(-most * longest // farthest))
+        return partial(self.sample, num_nodes=(least, nodes), path=(min(shortest, longest), longest))
+
+    def costs(
+        self, log_probs: Float[Tensor, "batch time out"], answer: Float[Tensor, "batch time out"], batch: SequenceBatch
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Each sequence's cross-entropy, in nats, and how many of its digits are wrong.
+
+        Args:
+            log_probs: the log-probability of each value of each digit.
+            answer: 1 for the most probable value of each digit.
+            batch: the batch.
+        """
+        return -(log_probs * batch.targets).sum((1, 2)), ((1 - answer) * batch.targets).sum((1, 2))
+
     def score(self, outputs: Float[Tensor, "batch time out"], batch: SequenceBatch, extra: bool = True) -> Evaluation:
         digits = rearrange(outputs.float(), "batch time (digit value) -> batch time digit value", value=_VALUES)
-        targets = rearrange(batch.targets.float(), "batch time (digit value) -> batch time digit value", value=_VALUES)
-        nats = -(digits.log_softmax(-1) * targets).sum((1, 2, 3))
+        log_probs = rearrange(digits.log_softmax(-1), "batch time digit value -> batch time (digit value)")
+        nats, wrong = self.costs(log_probs, most_probable(outputs), batch)
         with torch.no_grad():
-            wrong = (digits.argmax(-1) != targets.argmax(-1)) & batch.mask.unsqueeze(2)
-            perfect = self.perfect(batch, labels_of(outputs))
             metrics = {
                 "bits": nats / math.log(2),
-                "wrong_digits": wrong.sum((1, 2)).float(),
-                "failed_percent": torch.where(perfect, 0.0, 100.0),
+                "wrong_digits": wrong,
+                "failed_percent": torch.where(self.perfect(batch, labels_of(outputs)), 0.0, 100.0),
             }
         return Evaluation(nats.mean(), metrics, outputs)
 

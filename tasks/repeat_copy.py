@@ -13,10 +13,10 @@ from memnet.checks import check_fraction, check_positive
 from .base import SequenceBatch, check_order
 from .curriculum import GrowingTask
 from .sampling import Draws, Sampler
-from .sequence import place, to_batch
+from .sequence import SequenceTask, place, to_batch
 
 
-class RepeatCopy(GrowingTask):
+class RepeatCopy(GrowingTask, SequenceTask):
     """Give back a sequence of random vectors a given number of times, then say that this was all.
 
     Time steps for length L and R repeats: L random bit vectors; one step with the count, alone on its channel; L * R

@@ -13,16 +13,18 @@ from tasks.curriculum import GrowingTask, Growth
 
 
 class Curriculum(Callback):
-    """Doubles the training examples' greatest length when the mean training loss of a target bit falls below a bound.
+    """Doubles the training examples' greatest length when a target channel's mean training loss falls below a bound.
 
     It looks at so many batches at a time, and begins anew with each new length. Validation and test sets stay as they
     are. A resumed run draws the very examples of one that was never interrupted.
 
     Args:
         start: the greatest length at first, in what the task counts: vectors of ``tasks.Copy``, items of
-            ``tasks.AssociativeRecall``, vectors and repeats of ``tasks.RepeatCopy``.
+            ``tasks.AssociativeRecall``, vectors and repeats of ``tasks.RepeatCopy``, edges of the paths of
+            ``tasks.ShortestPath`` and ``tasks.GraphTraversal``, whose graphs grow with them.
         stop: where it ends.
-        bound: greater than 0, in nats for each bit of the targets; a guess costs 0.69.
+        bound: greater than 0, in nats for each channel of the targets; a guess costs 0.69 where each is a bit, and 0.23
+            where ten channels are a digit.
         num_batches: how many batches are looked at.
 
     Raises:

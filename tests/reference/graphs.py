@@ -18,7 +18,7 @@ def triple(step):
 
 
 def phases(steps):
-    """The triples of description, query and what follows, and how many answers are wanted at its end."""
+    """The triples of description, query and planning, and those seen while the answer is given."""
     parts = [[]]
     for step in steps:
         if step[90] == 1:
@@ -27,11 +27,10 @@ def phases(steps):
     description, query, *rest = parts
     assert all(None not in told and wanted == 0 for told, wanted in description)
     assert all(wanted == 0 for _, wanted in query)
-    assert 1 <= len(rest) <= 2 and all(told == (None, None, None) for part in rest for told, _ in part)
-    assert all(wanted == 1 for _, wanted in rest[-1])
+    assert 1 <= len(rest) <= 2 and all(wanted == 1 for _, wanted in rest[-1])
     planning = rest[0] if len(rest) == 2 else []
-    assert all(wanted == 0 for _, wanted in planning)
-    return [told for told, _ in description], [told for told, _ in query], len(planning), len(rest[-1])
+    assert all(told == (None, None, None) and wanted == 0 for told, wanted in planning)
+    return [told for told, _ in description], [told for told, _ in query], len(planning), [told for told, _ in rest[-1]]
 
 
 def check_graph(edges):

@@ -1,4 +1,7 @@
-"""Graph traversal and shortest path against slow answers from the inputs, their graphs, their metrics, bad input."""
+"""Graph traversal and shortest path against slow answers from the inputs, their graphs, their metrics, bad input.
+
+How a shortest path is answered, and what it costs, is in ``test_shortest_path.py``.
+"""
 
 import itertools
 import math
@@ -12,6 +15,7 @@ from torch import nn
 
 from memnet import LSTM
 from tasks import GraphTraversal, ShortestPath
+from tasks.curriculum import Growth
 from tasks.graphs import BLANK, distinct, draw_graphs, labels_of, one_hot
 from tasks.sampling import Draws, stream_key
 from tasks.shortest_path import distances
@@ -28,15 +32,15 @@ def draws(count, first=0, seed=7):
 
 
 def examples(batch):
-    """Each sequence's description, query, planning steps, and target triples; all else must be zero."""
+    """Each sequence's description, query, planning steps, target and shown triples; all else must be zero."""
     for item, length in enumerate(batch.lengths.tolist()):
         steps = batch.inputs[item, :length].int().tolist()
-        description, query, planning, wanted = slow.phases(steps)
+        description, query, planning, shown = slow.phases(steps)
         counts = batch.mask[item]
-        assert counts.tolist() == [length - wanted <= time < length for time in range(len(counts))]
+        assert counts.tolist() == [length - len(shown) <= time < length for time in range(len(counts))]
         assert not batch.inputs[item, length:].any() and not batch.targets[item, ~counts].any()
         answer = [slow.triple(step) for step in batch.targets[item, counts].int().tolist()]
-        yield description, query, planning, answer
+        yield description, query, planning, answer, shown
 
 
 @pytest.mark.parametrize("settings", [{}, {"min_nodes": 2, **SMALL}, {"max_degree": 30, "max_nodes": 5}])
@@ -44,9 +48,9 @@ def test_a_traversal_goes_along_the_edges_it_is_told(settings):
     task = GraphTraversal(**settings)
     batch = task.sample(draws(60))
     lengths = Counter()
-    for description, query, planning, answer in examples(batch):
+    for description, query, planning, answer, shown in examples(batch):
         slow.check_graph(description)
-        assert planning == 0
+        assert planning == 0 and set(shown) == {(None, None, None)}
         assert slow.walk(description, query) == answer
         lengths[len(answer)] += 1
     assert set(lengths) == set(range(1, task.path_lengths[1] + 1))
@@ -57,12 +61,13 @@ def test_a_traversal_goes_along_the_edges_it_is_told(settings):
 def test_a_shortest_path_is_one_of_all_there_are(settings):
     task = ShortestPath(**settings)
     several = 0
-    for description, query, planning, answer in examples(task.sample(draws(60))):
+    for description, query, planning, answer, shown in examples(task.sample(draws(60))):
         slow.check_graph(description)
         ((source, goal, name),) = query
         assert name is None and planning == task.num_planning
         paths = slow.all_shortest(description, source, goal)
         assert slow.by_smallest_label(paths) == answer
+        assert shown == [(None, None, None), *answer[:-1]]
         several += len(paths) > 1
     assert several > 2 or "min_nodes" in settings  # that the choice among them was seen
 
@@ -139,12 +144,12 @@ def test_distances_stop_where_they_are_told_to():
 def test_where_no_nodes_are_so_far_apart_the_farthest_are_asked():
     """In graphs of which every node leads to every other one there are only paths of one edge."""
     task = ShortestPath(min_nodes=4, max_nodes=4, min_degree=3, max_degree=3, min_path=2, max_path=4)
-    assert all(len(answer) == 1 for _, _, _, answer in examples(task.sample(draws(20))))
+    assert all(len(answer) == 1 for _, _, _, answer, _ in examples(task.sample(draws(20))))
 
 
 def test_lengths_of_paths_are_drawn_first():
     task = ShortestPath(min_nodes=20, max_nodes=20, max_degree=3, max_path=3)
-    lengths = Counter(len(answer) for *_, answer in examples(task.sample(draws(300))))
+    lengths = Counter(len(answer) for *_, answer, _ in examples(task.sample(draws(300))))
     assert all(60 < lengths[length] < 140 for length in (1, 2, 3))
 
 
@@ -194,8 +199,49 @@ def test_a_traversal_is_perfect_only_as_a_whole():
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_the_loss_is_the_cross_entropy_of_each_digit(kind):
-    task = kind(batch_size=3)
+@pytest.mark.parametrize("longest, nodes, edges", [(1, 6, 1), (2, 9, 2), (3, 14, 3), (4, 18, 4), (8, 18, 4)])
+def test_a_lesson_keeps_paths_and_graphs_within_its_bounds(kind, longest, nodes, edges):
+    task = kind(min_nodes=6, max_nodes=18, max_path=4)
+    lengths, sizes = set(), set()
+    for description, _, _, answer, _ in examples(task.up_to(longest)(draws(200))):
+        lengths.add(len(answer))
+        sizes.add(len({source for source, _, _ in description}))
+    assert lengths == set(range(1, edges + 1))
+    assert (min(sizes), max(sizes)) == (6, nodes)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_lesson_asks_no_paths_shorter_than_the_task_does(kind):
+    task = kind(min_nodes=12, max_nodes=12, max_degree=2, min_path=2, max_path=4)
+    for longest, lengths in [(1, {1}), (2, {2}), (3, {2, 3})]:
+        assert {len(answer) for *_, answer, _ in examples(task.up_to(longest)(draws(50)))} == lengths
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_last_lesson_is_the_whole_task_and_validation_always_is(kind):
+    task = kind(num_val=40, num_test=40)
+    before = [next(iter(each)) for each in (task.val_dataloader(), *task.test_dataloader())]
+    whole = next(iter(task.train_dataloader()))
+    task.growth = Growth(1)
+    after = [next(iter(each)) for each in (task.val_dataloader(), *task.test_dataloader())]
+    assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(before, after, strict=True))
+    assert next(iter(task.train_dataloader())).inputs.shape[1] < whole.inputs.shape[1]
+    task.growth = Growth(task.path_lengths[1])
+    assert all(torch.equal(*each) for each in zip(next(iter(task.train_dataloader())), whole, strict=True))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_lessons_examples_depend_on_their_number_alone(kind):
+    sample = kind(**SMALL).up_to(2)
+    whole = sample(draws(20))
+    part = sample(draws(5, first=9))
+    time = part.inputs.shape[1]
+    assert torch.equal(part.inputs, whole.inputs[9:14, :time]) and torch.equal(part.lengths, whole.lengths[9:14])
+    assert torch.equal(part.targets, whole.targets[9:14, :time])
+
+
+def test_the_loss_is_the_cross_entropy_of_each_digit():
+    task = GraphTraversal(batch_size=3)
     batch = next(iter(task.train_dataloader()))
     outputs = 3 * torch.randn(batch.targets.shape)
     evaluation = task.score(outputs, batch)
@@ -235,10 +281,10 @@ def test_an_example_is_shown(kind):
 @pytest.mark.parametrize("kind", BOTH)
 def test_test_sets_and_published_numbers(kind):
     task = kind(num_test=3)
-    assert task.test_names == ["training distribution", f"20 nodes, {task.path_lengths[1]} edges"]
+    assert task.test_names[:2] == ["training distribution", f"20 nodes, {task.path_lengths[1]} edges"]
     assert set(task.published()) <= set(task.test_names)
-    _, largest = task.test_dataloader()
-    for description, _, _, answer in examples(next(iter(largest))):
+    _, largest, *_ = task.test_dataloader()
+    for description, _, _, answer, _ in examples(next(iter(largest))):
         assert len({source for source, _, _ in description}) == 20
         assert len(answer) == task.path_lengths[1] or kind is ShortestPath
 
