@@ -124,9 +124,11 @@ class Back:
         totals = sums.total()
         for each in projected:
             assert self._inputs is not None
-            each.give_weights(self._inputs[:, start : start + part.num_steps], recipe, parameters, totals)
-            more = each.of_inputs(recipe, part.num_steps) if self._want_inputs else []
-            d_inputs = [d + e for d, e in zip(d_inputs, more, strict=True)] if d_inputs and more else d_inputs or more
+            rows = each.rows()
+            each.give_weights(rows, self._inputs[:, start : start + part.num_steps], recipe, parameters, totals)
+            if self._want_inputs and rows is not None:
+                more = each.of_inputs(rows, recipe, part.num_steps)
+                d_inputs = [d + e for d, e in zip(d_inputs, more, strict=True)] if d_inputs else more
         self.d_inputs += d_inputs
         return {recipe.parameters[place]: total for place, total in totals.items() if place in recipe.parameters}
 
@@ -165,12 +167,22 @@ class _Projected:
         """What a step gave."""
         self._rows += [results[place] for place in self._places]
 
+    def rows(self) -> Tensor | None:
+        """The product's gradients of all steps, the last step's first; None if it has none."""
+        return torch.cat(self._rows) if self._rows else None
+
     def give_weights(
-        self, inputs: Tensor, recipe: Recipe, parameters: Sequence[Tensor], totals: dict[int, Tensor]
+        self,
+        rows: Tensor | None,
+        inputs: Tensor,
+        recipe: Recipe,
+        parameters: Sequence[Tensor],
+        totals: dict[int, Tensor],
     ) -> None:
         """Makes the matrix's gradient of those of its two parts, beside what it has otherwise.
 
         Args:
+            rows: as ``rows`` gives them.
             inputs: of these steps.
             recipe: of these steps.
             parameters: the cell's.
@@ -184,18 +196,16 @@ class _Projected:
         total = totals.get(projection.weight)
         if total is None:
             total = totals[projection.weight] = torch.zeros_like(parameters[number])
-        if self._rows:
-            rows = inputs.detach().transpose(0, 1).flip(0).flatten(0, 1)
-            projection.of_input(total).addmm_(torch.cat(self._rows).t(), rows)
+        if rows is not None:
+            last_first = inputs.detach().transpose(0, 1).flip(0).flatten(0, 1)
+            projection.of_input(total).addmm_(rows.t(), last_first)
         if of_rest is not None:
             projection.of_rest(total).add_(of_rest)
 
-    def of_inputs(self, recipe: Recipe, num_steps: int) -> list[Tensor]:
+    def of_inputs(self, rows: Tensor, recipe: Recipe, num_steps: int) -> list[Tensor]:
         """The inputs' gradients, the last step's first."""
-        if not self._rows:
-            return []
         weight = self._projection.of_input(recipe.arguments[self._projection.weight])
-        return list((torch.cat(self._rows) @ weight).unflatten(0, (num_steps, -1)).unbind(0))
+        return list((rows @ weight).unflatten(0, (num_steps, -1)).unbind(0))
 
 
 def _now(product: Product, results: Sequence[Any]) -> Tensor:

@@ -22,9 +22,10 @@ class WithoutSubnormals {
 #endif
 };
 
-// How to have a function called by so many threads of the process's OpenMP, which are the ones that torch computes with; null
-// if there is none. Threads of one's own would have to share the processors with those, which go on spinning for some
-// milliseconds after each of torch's operations: at batch 256 a training step on two of two cores took a third longer.
+// How to have a function called by so many threads of the process's OpenMP, which are the ones that torch computes
+// with; null if there is none. Threads of one's own would have to share the processors with those, which go on spinning
+// for some milliseconds after each of torch's operations: at batch 256 a training step on two of two cores took a third
+// longer.
 using Parallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 
 inline Parallel torch_threads() {
