@@ -2,7 +2,7 @@
 
 A step of the plain loop is a dozen operations on arrays as large as the memory, and torch's backward pass through it
 takes twice as many again. Here most of them work in place, padding is left out, and a story of which several questions
-of a batch know a part is read once.
+of a batch know a part is read once. On the CPU, in float32, ``entity_cpu`` takes the steps.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from memnet.functional import in_full_precision
 from memnet.functional_entity import UNIT_EPS
+from memnet.kernels import entity_cpu
 from memnet.kernels.ntm_cell import is_plain_call
 from memnet.recording import has_hooks
 from memnet.story_sharing import longest_with_this_beginning, without_gaps
@@ -49,9 +50,9 @@ def _run(model: Any, told: Float[Tensor, "told emb"], packed: "Packed") -> Float
     scores = F.linear(told, model.keys, model.gate.bias)
     from_keys = F.linear(model.keys, model.from_keys, model.bias)
     from_told = F.linear(told, model.from_sentence)
-    memories: Tensor = _Recurrence.apply(
-        model.keys, told, scores, from_keys, from_told, model.from_memory, model.slopes, packed
-    )
+    tensors = model.keys, told, scores, from_keys, from_told, model.from_memory, model.slopes
+    recurrence = entity_cpu.run if entity_cpu.fits(*tensors) else Recurrence.apply
+    memories: Tensor = recurrence(*tensors, packed)
     return memories
 
 
@@ -90,7 +91,7 @@ def pack(story: Int64[Tensor, "batch sentence word"]) -> Packed:
     return Packed(words, [size for size in sizes.tolist() if size], first[counts] + place[whole])
 
 
-class _Recurrence(torch.autograd.Function):
+class Recurrence(torch.autograd.Function):
     """h_j <- unit(h_j + sigmoid(s . h_j + scores_j) phi(U h_j + from_keys_j + from_told)) for each sentence s."""
 
     @staticmethod
