@@ -15,22 +15,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from memnet.addressing.gate import SlotGate
 from memnet.functional import in_full_precision
 from memnet.functional_entity import UNIT_EPS
 from memnet.kernels import entity_cpu
-from memnet.kernels.ntm_cell import is_plain_call
-from memnet.recording import has_hooks
+from memnet.kernels.ntm_cell import is_plain_call, is_watched
+from memnet.scores import DotScore
 from memnet.story_sharing import longest_with_this_beginning, without_gaps
 
 
 def fits(model: Any) -> bool:
     """Whether ``run`` computes what the plain loop would.
 
-    Not for a subclass, whose equations may be others, nor where somebody watches or follows single operations.
+    Not for a subclass or another gate, whose equations may be others, nor where somebody watches or follows single
+    operations.
     """
     from memnet.models.entity_network import EntityNetwork  # which imports this package
 
-    return type(model) is EntityNetwork and is_plain_call() and not has_hooks(model)
+    return (
+        type(model) is EntityNetwork
+        and type(model.gate) is SlotGate
+        and type(model.gate.score) is DotScore
+        and is_plain_call()
+        and not any(map(is_watched, model.modules()))
+    )
 
 
 def run(model: Any, story: Int64[Tensor, "batch sentence word"]) -> Float[Tensor, "batch slot emb"]:

@@ -5,7 +5,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from memnet import BagOfWords, DotScore, Ensemble, EntityNetwork, LearnedMask, MemN2N, SlotGate, kernels, record
+from memnet import (
+    BagOfWords,
+    DotScore,
+    Ensemble,
+    EntityNetwork,
+    LearnedMask,
+    MemN2N,
+    ScaledDotScore,
+    SlotGate,
+    kernels,
+    record,
+)
 from memnet.kernels.entity_network import pack
 from tasks import Babi
 from tasks.babi import NUM_ANSWERS, VOCAB_SIZE
@@ -137,6 +148,11 @@ def test_the_kernel_steps_aside_for_other_equations_and_for_listeners():
     model = make()
     with record(model):
         assert kernels.find_entity_network(model) is None
+    model.gate.register_full_backward_hook(lambda *_: None)
+    assert kernels.find_entity_network(model) is None
+    model = make()
+    model.gate.score = ScaledDotScore(WIDTH)
+    assert kernels.find_entity_network(model) is None
 
 
 def test_padding_changes_nothing(path):
