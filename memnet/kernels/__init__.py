@@ -91,13 +91,13 @@ def find_link(*tensors: Tensor) -> Any:
     return link_cpu if link_cpu.fits(*tensors) else None
 
 
-def find_entity_network(model: Any) -> Callable[[Any, Tensor], Tensor] | None:
-    """What reads stories for a ``memnet.EntityNetwork`` on any device, or None for the model's own loop.
+def find_entity_network(model: Any) -> Callable[[Any, Tensor, Tensor], Tensor] | None:
+    """What runs a ``memnet.EntityNetwork`` on any device, or None for the model's own loop.
 
     It steps aside for hooks (somebody watches the steps), compilation and ``torch.func``.
 
     Returns:
-        A function ``(model, story) -> memory``.
+        A function ``(model, story, question) -> logits``.
     """
     if _switched_off.get() or os.environ.get("MEMNET_KERNELS") == "0":
         return None

@@ -2,7 +2,7 @@
 
 A step of the plain loop is a dozen operations on arrays as large as the memory, and torch's backward pass through it
 takes twice as many again. Here most of them work in place, padding is left out, and a story of which several questions
-of a batch know a part is read once. On the CPU, in float32, ``entity_cpu`` takes the steps.
+of a batch know a part is read once. On the CPU, in float32, ``entity_cpu`` does all that and the rest of the network.
 """
 
 import itertools
@@ -41,26 +41,31 @@ def fits(model: Any) -> bool:
     )
 
 
-def run(model: Any, story: Int64[Tensor, "batch sentence word"]) -> Float[Tensor, "batch slot emb"]:
-    """The memories at the end of the stories.
+def run(
+    model: Any, story: Int64[Tensor, "batch sentence word"], question: Int64[Tensor, "batch asked"]
+) -> Float[Tensor, "batch answer"]:
+    """``forward`` of a network that ``fits``, for inputs that it does not refuse.
 
     Args:
         model: a ``memnet.EntityNetwork``.
         story: as for its ``forward``.
+        question: as for its ``forward``.
     """
-    packed = pack(story)
-    told = model.encode_sentences(packed.words)
-    return _run(model, told, packed)
+    logits = entity_cpu.run(model, story, question)
+    if logits is None:
+        packed = pack(story)
+        told = model.encode_sentences(packed.words)
+        logits = model.answer(_memories(model, told, packed), question)
+    return logits
 
 
 @in_full_precision
-def _run(model: Any, told: Float[Tensor, "told emb"], packed: "Packed") -> Float[Tensor, "batch slot emb"]:
+def _memories(model: Any, told: Float[Tensor, "told emb"], packed: "Packed") -> Float[Tensor, "batch slot emb"]:
     scores = F.linear(told, model.keys, model.gate.bias)
     from_keys = F.linear(model.keys, model.from_keys, model.bias)
     from_told = F.linear(told, model.from_sentence)
     tensors = model.keys, told, scores, from_keys, from_told, model.from_memory, model.slopes
-    recurrence = entity_cpu.run if entity_cpu.fits(*tensors) else Recurrence.apply
-    memories: Tensor = recurrence(*tensors, packed)
+    memories: Tensor = Recurrence.apply(*tensors, packed)
     return memories
 
 

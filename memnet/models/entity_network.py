@@ -101,7 +101,17 @@ class EntityNetwork(nn.Module):
         """
         self.check_inputs(story, question)
         kernel = kernels.find_entity_network(self)
-        memory = self._read(story) if kernel is None else kernel(self, story)
+        return self.answer(self._read(story), question) if kernel is None else kernel(self, story, question)
+
+    def answer(
+        self, memory: Float[Tensor, "batch slot emb"], question: Int64[Tensor, "batch asked"]
+    ) -> Float[Tensor, "batch answer"]:
+        """Logits for the answers, from what the slots hold at the end of the stories.
+
+        Args:
+            memory: their contents.
+            question: as in ``forward``.
+        """
         asked = self._encode(self.question_encoding, question)
         read, _ = self.output(asked, self.output.init_state(memory))
         hidden = asked + F.linear(rearrange(read, "batch 1 emb -> batch emb"), self.from_read)
