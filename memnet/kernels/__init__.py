@@ -94,7 +94,8 @@ def find_link(*tensors: Tensor) -> Any:
 def find_entity_network(model: Any) -> Callable[[Any, Tensor, Tensor], Tensor] | None:
     """What runs a ``memnet.EntityNetwork`` on any device, or None for the model's own loop.
 
-    It steps aside for hooks (somebody watches the steps), compilation and ``torch.func``.
+    On the CPU, in float32, the whole network is one kernel but for autocast and for parts in place of its own. It steps
+    aside for hooks (somebody watches the steps), another gate, compilation and ``torch.func``.
 
     Returns:
         A function ``(model, story, question) -> logits``.

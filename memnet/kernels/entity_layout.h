@@ -1,6 +1,6 @@
 // The recurrent entity network: what it is given, and what its forward pass leaves for the backward pass.
 //
-// A slot's contents begin as its key w_j. For each sentence s, h_j <- unit(h_j + sigmoid(s . (h_j + w_j) + b_j) phi(x_j)),
+// Contents begin as the keys w_j. For each sentence s, h_j <- unit(h_j + sigmoid(s . (h_j + w_j) + b_j) phi(x_j)),
 // x_j = U h_j + V w_j + W s; a question q reads o from the slots by softmax, and the answer is R phi(q + H o).
 #pragma once
 #include <cmath>

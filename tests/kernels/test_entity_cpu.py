@@ -243,6 +243,13 @@ def test_it_is_not_taken_for_other_networks(change, taken):
         torch.testing.assert_close(fast, right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
 
 
+@pytest.mark.parametrize("sentence, asked", [(7, 3), (4, 7)])
+def test_sentences_that_are_too_long_are_refused(sentence, asked, taken):
+    with pytest.raises(ValueError, match="a sentence has 7 words, but the model's num_words is 6"):
+        make()(words(2, 3, sentence), words(2, asked))
+    assert not taken
+
+
 def test_words_changed_before_the_backward_pass_are_noticed():
     model, story, question = make(), long_stories(), words(9, 3)
     loss = model(story, question).sum()
