@@ -197,6 +197,31 @@ def test_it_starts_as_a_bag_of_words_without_a_bend():
     assert model.keys.std().item() == pytest.approx(0.1, rel=0.1)
 
 
+def told_first_and_last(identity_start):
+    """How much of a slot that was opened wide is left of the first of ten sentences, compared with the last one."""
+    torch.manual_seed(1)
+    model = EntityNetwork(40, num_words=4, identity_start=identity_start)
+    words = 1 + torch.arange(20).view(1, 10, 2)
+    sentences = model.encode_sentences(words)
+    from_sentences = sentences @ model.from_sentence.T
+    with torch.no_grad():
+        model.gate.bias.fill_(9)  # every slot hears everything
+        memory = model._read(words)
+    told = F.cosine_similarity(memory[0, :, None], from_sentences, dim=-1).mean(0)
+    return told[0] / told[-1]
+
+
+def test_the_identity_start_keeps_what_it_is_told():
+    assert told_first_and_last(identity_start=False) < 0.2
+    assert told_first_and_last(identity_start=True) > 0.4
+    torch.manual_seed(1)
+    model = EntityNetwork(40, identity_start=True)
+    assert model.words.std().item() == pytest.approx(0.4, rel=0.1)
+    assert model.keys.std().item() == pytest.approx(0.05, rel=0.1)
+    assert torch.equal(model.from_sentence, torch.eye(100) / 16)
+    assert not model.from_memory.any() and not model.from_keys.any() and (model.gate.bias == -4).all()
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-5, 1.0, 1e4])
 def test_it_stays_finite(scale, path):
     model = make().float()
