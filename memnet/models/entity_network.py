@@ -97,8 +97,8 @@ class EntityNetwork(nn.Module):
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
-        self.words *= 4
-        self.keys /= 2
+        self.words.mul_(4)
+        self.keys.div_(2)
         self.gate.bias.fill_(-4)  # type: ignore[union-attr]
         self.from_memory.zero_()
         self.from_keys.zero_()
