@@ -1,4 +1,4 @@
-"""Training step of the recurrent entity network by its stories' length.
+"""Training step of the entity network by its stories' length.
 
 The paper's network, 20 slots of 100 numbers, and batches of 32 questions: stories of ten sentences with a question
 after every other one, as in most bAbI tasks; one question about nine sentences, as in task 16; and stories of 60
