@@ -36,5 +36,9 @@ def test_killed_runs_end_with_the_same_weights(tiny, write, monkeypatch, tmp_pat
     init_args = {"input_size": 4, "output_size": 3}
     tiny["model"]["network"] = {"class_path": f"{STANDINS}.Dropping", "init_args": init_args}
     tiny["trainer"] |= {"max_steps": 60, "val_check_interval": 3, "enable_progress_bar": False}
-    outcome = survive(["fit", "--config", write(tiny)], tmp_path / "runs", 3, random.Random(3), fork)
-    assert outcome.kills == 3 and outcome.resumed >= 1
+    config, chance, kills, resumed = write(tiny), random.Random(3), 0, 0
+    for attempt in range(5):  # a run may be over before the moment of its next kill
+        if kills < 3:
+            outcome = survive(["fit", "--config", config], tmp_path / f"runs{attempt}", 3 - kills, chance, fork)
+            kills, resumed = kills + outcome.kills, resumed + outcome.resumed
+    assert kills == 3 and resumed >= 1
