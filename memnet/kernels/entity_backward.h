@@ -59,7 +59,7 @@ struct Sums {
     add(other.from_memory, from_memory);
   }
 
- private:
+  // to += from, as far as `to` goes
   static void add(const std::vector<float>& from, std::vector<float>& to) {
     for (size_t i = 0; i < to.size(); i += LANES) store(&to[i], load(&to[i]) + load(&from[i]));
   }
@@ -103,8 +103,7 @@ class Past {
       forget(sentence, memory, sums);
       collect(sentence, t, memory, sums);
     }
-    for (int64_t at = 0; at < p_.memory; at += LANES)
-      store(&sums.start[at], load(&sums.start[at]) + load(&d_memory_[at]));
+    Sums::add(d_memory_, sums.start);
     if (length == 0) return;
     float* d_told = &traces_.d_told[first * p_.row];
     multiply(length, &traces_.d_from_told[first * p_.row], p_.row, weights_.sentence, nullptr, Start::add, d_told,

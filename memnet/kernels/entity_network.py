@@ -64,8 +64,9 @@ def _memories(model: Any, told: Float[Tensor, "told emb"], packed: "Packed") -> 
     scores = F.linear(told, model.keys, model.gate.bias)
     from_keys = F.linear(model.keys, model.from_keys, model.bias)
     from_told = F.linear(told, model.from_sentence)
-    tensors = model.keys, told, scores, from_keys, from_told, model.from_memory, model.slopes
-    memories: Tensor = Recurrence.apply(*tensors, packed)
+    memories: Tensor = _Recurrence.apply(
+        model.keys, told, scores, from_keys, from_told, model.from_memory, model.slopes, packed
+    )
     return memories
 
 
@@ -104,7 +105,7 @@ def pack(story: Int64[Tensor, "batch sentence word"]) -> Packed:
     return Packed(words, [size for size in sizes.tolist() if size], first[counts] + place[whole])
 
 
-class Recurrence(torch.autograd.Function):
+class _Recurrence(torch.autograd.Function):
     """h_j <- unit(h_j + sigmoid(s . h_j + scores_j) phi(U h_j + from_keys_j + from_told)) for each sentence s."""
 
     @staticmethod

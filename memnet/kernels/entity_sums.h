@@ -87,7 +87,7 @@ class ParameterSums {
     Sums& stories = parts_[0];
     // Contents begin as the keys, which are compared with sentences and go through V, too.
     float* keys = stories.start.data();
-    for (int64_t at = 0; at < p_.memory; at += LANES) store(keys + at, load(keys + at) + load(&scores_.weight[at]));
+    Sums::add(scores_.weight, stories.start);
     multiply(p_.slots, stories.from_keys.data(), p_.row, weights_.keys_map, nullptr, Start::add, keys, p_.row);
     rows_.add(1.0f, stories.slopes.data(), slopes_.data());
     p_.take_rows(&words_[p_.row], p_.vocabulary - 1, d.words);
