@@ -60,5 +60,12 @@ def record(model: nn.Module) -> Iterator[Trace]:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether anybody listens in on a module's forward calls; then no kernel may replace them."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    """Whether anybody listens in on a module's calls, forward or backward; then no kernel may replace them."""
+    return any(map(is_hooked, model.modules()))
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether anybody listens in on the calls of this one module, whatever is in it."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

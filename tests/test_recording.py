@@ -73,6 +73,13 @@ def test_hooks_are_removed_after_an_exception(model):
     assert trace[READ].shape == (2, 4, 2, 5)
 
 
+def test_who_listens_to_the_way_back_listens_too(model):
+    handle = model.cell.output.register_full_backward_pre_hook(lambda *_: None)
+    assert has_hooks(model) and not has_hooks(model.cell.controller)
+    handle.remove()
+    assert not has_hooks(model)
+
+
 def test_batches_of_different_sizes_are_refused(model):
     shapes = re.escape("write_addressing.inner gave weights (2, 3, 5) and then (1, 3, 5)")
     with pytest.raises(ValueError, match=shapes), record(model) as trace:

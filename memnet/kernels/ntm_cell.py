@@ -11,6 +11,7 @@ from memnet.addressing import ContentAddressing, LocationAddressing, LocationSta
 from memnet.cells import FeedForwardController, LSTMController, LSTMState, MemoryCell, MemoryState
 from memnet.functional import in_forward_mode
 from memnet.normalizers import Softmax
+from memnet.recording import is_hooked
 from memnet.scores import CosineScore
 
 
@@ -237,10 +238,4 @@ _METHODS_OF_A_STEP = {"forward", "compare", "before_step", "kept", "after_write"
 
 def is_watched(module: nn.Module) -> bool:
     """Somebody has to be called at each step, or has replaced the step."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or not _METHODS_OF_A_STEP.isdisjoint(module.__dict__)
-    )
+    return is_hooked(module) or not _METHODS_OF_A_STEP.isdisjoint(module.__dict__)

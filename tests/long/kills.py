@@ -90,6 +90,29 @@ def survive(
     return Outcome(done, resumed)
 
 
+def survive_often(
+    words: list[str], folder: Path, kills: int, chance: random.Random, start: Callable[[list[str]], int] = command
+) -> Outcome:
+    """Runs an experiment as often as it takes: one may be over before its next kill, or die without a checkpoint.
+
+    Args:
+        words: as for ``survive``, and so are the others.
+        folder: of the runs' folders.
+        kills: so many at least, one of which at least leaves a checkpoint to go on from.
+        chance: says when.
+        start: starts memnet.
+
+    Raises:
+        AssertionError: ``survive`` raises it, or ten undisturbed runs for each kill were not enough.
+    """
+    done = resumed = attempts = 0
+    while done < kills or not resumed:
+        assert attempts < 10 * kills, f"{done} of {kills} kills hit in {attempts} runs, and {resumed} left a checkpoint"
+        outcome = survive(words, folder / str(attempts), max(1, kills - done), chance, start)
+        done, resumed, attempts = done + outcome.kills, resumed + outcome.resumed, attempts + 1
+    return Outcome(done, resumed)
+
+
 def _wait(process: int, seconds: float | None) -> int:
     """The exit code, or minus the signal's number; killed with its whole group after so many seconds."""
     deadline = time.monotonic() + (seconds if seconds is not None else 3600)
@@ -116,15 +139,14 @@ def main() -> None:
     left = given.kills
     with tempfile.TemporaryDirectory() as parent:
         for number, (name, processes) in enumerate(cases):
+            if left <= 0:  # fewer kills than cases
+                break
             wanted = -(-left // (len(cases) - number))
             words = ["fit", "--config", f"configs/{name}.yaml", *EXPERIMENTS[name]]
             words += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
             if processes > 1:
                 words += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
-            kills = resumed = 0
-            while kills < wanted:  # a run may be over before the moment of its next kill
-                outcome = survive(words, Path(parent, f"{name}_{processes}_{kills}"), wanted - kills, chance)
-                kills, resumed = kills + outcome.kills, resumed + outcome.resumed
+            kills, resumed = survive_often(words, Path(parent, f"{name}_{processes}"), wanted, chance)
             left -= kills
             print(f"| `{name}` | {processes} | {kills} | {resumed} | identical |", flush=True)
     print(f"{given.kills - left} kills survived")

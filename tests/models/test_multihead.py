@@ -38,6 +38,14 @@ def test_fused_and_recorded_reads_agree_under_a_mask(by_asker):
     assert not weights[hidden.repeat_interleave(HEADS, 0)].any()  # exactly
 
 
+def test_the_fused_read_steps_aside_for_who_listens_to_the_way_back():
+    read, x, mask = make()
+    calls = []
+    read.addressing.register_full_backward_hook(lambda *_: calls.append(1))
+    read(*read.ask_and_fill(x), mask).sum().backward()
+    assert calls == [1]
+
+
 def test_each_asker_of_each_item_has_its_own_mask():
     """The same as asked one by one with a mask for all askers; what is hidden may be anything that is finite."""
     read, x, mask = make()
