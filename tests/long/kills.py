@@ -103,11 +103,11 @@ def survive_often(
         start: starts memnet.
 
     Raises:
-        AssertionError: ``survive`` raises it, or ten undisturbed runs for each kill were not enough.
+        AssertionError: ``survive`` raises it, or ten undisturbed runs were not enough.
     """
     done = resumed = attempts = 0
     while done < kills or not resumed:
-        assert attempts < 10 * kills, f"{done} of {kills} kills hit in {attempts} runs, and {resumed} left a checkpoint"
+        assert attempts < 10, f"{done} of {kills} kills hit in {attempts} runs, and {resumed} left a checkpoint"
         outcome = survive(words, folder / str(attempts), max(1, kills - done), chance, start)
         done, resumed, attempts = done + outcome.kills, resumed + outcome.resumed, attempts + 1
     return Outcome(done, resumed)
