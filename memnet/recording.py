@@ -64,6 +64,11 @@ def has_hooks(model: nn.Module) -> bool:
     return any(map(is_hooked, model.modules()))
 
 
+def has_forward_hooks(model: nn.Module) -> bool:
+    """Whether anybody listens in on forward calls, who would hear twice what is computed twice."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def is_hooked(module: nn.Module) -> bool:
     """Whether anybody listens in on the calls of this one module, whatever is in it."""
     return bool(

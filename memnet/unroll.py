@@ -15,7 +15,7 @@ from memnet import kernels
 from memnet.cells import Cell
 from memnet.checkpointing import checkpoint
 from memnet.checks import check_inputs, check_lengths, check_positive
-from memnet.recording import has_hooks
+from memnet.recording import has_forward_hooks
 
 
 def unroll(
@@ -68,7 +68,7 @@ def unroll(
 
     kernel = kernels.find(cell, inputs, state)
     run: _Run = kernel if kernel is not None else _compiled_loop if compile_steps else _loop
-    if checkpoint_every is None or not torch.is_grad_enabled() or has_hooks(cell):  # hooks would fire twice
+    if checkpoint_every is None or not torch.is_grad_enabled() or has_forward_hooks(cell):  # they would fire twice
         return run(cell, inputs, state, lengths)
     some_steps, parts = _SomeSteps(cell, run), []
     for start, chunk in zip(range(0, time, checkpoint_every), inputs.split(checkpoint_every, 1), strict=True):

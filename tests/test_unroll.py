@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from memnet import Cell, LSTMController, kernels, record, unroll
 from memnet.models import NTM
+from tests.strange_cells import Strange
 
 
 class CountState(NamedTuple):
@@ -212,3 +213,19 @@ def test_where_the_compiler_is_missing_the_plain_loop_runs_after_a_warning(monke
         outputs, _ = unroll(cell, inputs, compile_steps=True)
     loop._compiler.cache_clear()
     assert torch.equal(outputs, unroll(cell, inputs)[0])
+
+
+def test_a_backward_hook_is_called_once_a_step_and_takes_no_checkpoints_away():
+    ran, heard = [], []
+
+    def body(cell, x, state):
+        ran.append(1)
+        total = state.total + cell.weight * x
+        return total, state._replace(total=total)
+
+    cell = Strange(body)
+    cell.register_full_backward_hook(lambda *_: heard.append(1))
+    outputs, _ = unroll(cell, torch.randn(2, 6, 1), checkpoint_every=2)
+    outputs.sum().backward()
+    assert len(heard) == 6
+    assert len(ran) == 12  # each step once more on the way back
